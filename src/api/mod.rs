@@ -1,0 +1,1 @@
+//! HTTP routes and handlers on request values.

@@ -1,0 +1,2 @@
+//! The `danmaku` binary.
+fn main() {}

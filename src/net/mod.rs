@@ -1,0 +1,1 @@
+//! I/O leaves without a domain word.

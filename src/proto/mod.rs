@@ -1,0 +1,4 @@
+//! Sans-IO codecs: bytes in, events out. Nothing here knows a socket, a thread or the time.
+pub mod danmaku;
+pub mod http;
+pub mod ws;

@@ -1,0 +1,2 @@
+//! WebSocket (RFC 6455), server side, sans-IO.
+pub mod encode;
