@@ -226,6 +226,8 @@ pub struct Mark {
     pub end: u32,
     /// Crowd lines in the frame: what a viewer that misses it is told.
     pub lines: u32,
+    /// Events in the frame: a viewer that misses it gets them from `Sealed::events`.
+    pub events: u32,
 }
 
 /// A home room's open batch, sealed: one message to each shard that hosts members.

@@ -4,3 +4,6 @@
 //! reads a clock or rolls a die: time and chance are arguments.
 
 pub mod ask;
+pub mod log;
+pub mod outbox;
+pub mod stream;
