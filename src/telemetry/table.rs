@@ -1,0 +1,506 @@
+//! The one table of metrics: name, kind, unit, labels, help and when to look, each declared once.
+//!
+//! Static data, read by any thread. The enums that shards write through and the page that Prometheus reads are both made
+//! from these rows, so no metric can be written under a name that is not here. It holds no values and never changes
+//! while the process runs. `docs/METRICS.md` repeats it for people; a test keeps the two equal.
+
+use std::borrow::Cow;
+
+use crate::base::refusal::Code;
+
+use Kind::{Counter as C, Gauge as G, Histogram as H};
+use Unit::{Bytes, Of, Seconds};
+
+/// What Prometheus calls the type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows while the process lives.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Buckets, sum and count.
+    Histogram,
+}
+
+impl Kind {
+    /// The word after `# TYPE name`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+/// What a value counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Shown in seconds; kept in whole nanoseconds.
+    Seconds,
+    /// Bytes.
+    Bytes,
+    /// A number of these things.
+    Of(&'static str),
+}
+
+impl Unit {
+    /// The word in the documentation.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Unit::Seconds => "seconds",
+            Unit::Bytes => "bytes",
+            Unit::Of(things) => things,
+        }
+    }
+}
+
+/// Which series a family has. Every set of values is fixed, so outside data can never make a new series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Labels {
+    /// One series: the sum over shards, or a value of the node.
+    None,
+    /// One series per shard.
+    Shard,
+    /// `reason`: every [`Code`].
+    Refusal,
+    /// `reason`: every [`Dropped`].
+    Dropped,
+    /// `code`: [`CLOSE_CODES`] and `other`.
+    Close,
+    /// `status`: [`HTTP_STATUSES`] and `other`.
+    Status,
+    /// `scope`: every [`Bucket`].
+    Bucket,
+    /// `version` and `revision`, one series.
+    Build,
+}
+
+impl Labels {
+    /// Label names, in the order they are written.
+    pub fn keys(self) -> &'static [&'static str] {
+        match self {
+            Labels::None => &[],
+            Labels::Shard => &["shard"],
+            Labels::Refusal | Labels::Dropped => &["reason"],
+            Labels::Close => &["code"],
+            Labels::Status => &["status"],
+            Labels::Bucket => &["scope"],
+            Labels::Build => &["version", "revision"],
+        }
+    }
+
+    /// The label's value at a cell of a labelled counter; `None` past the last, and for sets that are not fixed cells.
+    pub fn value(self, cell: usize) -> Option<Cow<'static, str>> {
+        let number = |codes: &[u16]| match codes.get(cell) {
+            Some(code) => Some(Cow::Owned(code.to_string())),
+            None => (cell == codes.len()).then_some(Cow::Borrowed("other")),
+        };
+        match self {
+            Labels::Refusal => Code::ALL.get(cell).map(|code| code.as_str().into()),
+            Labels::Dropped => Dropped::ALL.get(cell).map(|why| why.as_str().into()),
+            Labels::Bucket => Bucket::ALL.get(cell).map(|scope| scope.as_str().into()),
+            Labels::Close => number(&CLOSE_CODES),
+            Labels::Status => number(&HTTP_STATUSES),
+            Labels::None | Labels::Shard | Labels::Build => None,
+        }
+    }
+}
+
+/// One row: a family of series under one name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Family {
+    /// Name, in Prometheus' spelling: base unit last, counters end in `_total`.
+    pub name: &'static str,
+    /// Type.
+    pub kind: Kind,
+    /// What is counted.
+    pub unit: Unit,
+    /// Its series.
+    pub labels: Labels,
+    /// What it means: one sentence, on the page and in the documentation.
+    pub help: &'static str,
+    /// When a person looks at it; documentation only.
+    pub look: &'static str,
+}
+
+macro_rules! families {
+    ($(#[$doc:meta])* $enum:ident {
+        $($variant:ident = $name:literal, $kind:expr, $unit:expr, $labels:ident, $help:literal, $look:literal;)*
+    }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $enum { $(#[doc = $help] $variant,)* }
+
+        impl $enum {
+            /// Every one, in table order.
+            pub const ALL: [$enum; $enum::FAMILIES.len()] = [$($enum::$variant,)*];
+            const FAMILIES: &'static [Family] = &[$(Family {
+                name: $name, kind: $kind, unit: $unit, labels: Labels::$labels, help: $help, look: $look,
+            },)*];
+
+            /// Its row.
+            pub fn family(self) -> &'static Family { &Self::FAMILIES[self as usize] }
+        }
+    };
+}
+
+families! {
+    /// Counted by shards, shown as the sum over them.
+    Counter {
+        AcceptsTotal = "danmaku_accepts_total", C, Of("connections"), None,
+            "TCP connections taken from a listener.", "Against accepted viewers: how many knock and are not let in.";
+        ConnectionsAcceptedTotal = "danmaku_connections_accepted_total", C, Of("connections"), None,
+            "Viewers upgraded to WebSocket.", "Its rate is the connect rate; a storm after a restart shows here.";
+        HeartbeatPingsTotal = "danmaku_heartbeat_pings_total", C, Of("frames"), None,
+            "WebSocket pings sent to viewers silent for one interval.", "High against connections: clients send no heartbeat of their own.";
+        JoinsTotal = "danmaku_joins_total", C, Of("members"), None,
+            "Rooms joined, by URL or by message.", "Churn; joins minus leaves is danmaku_members.";
+        LeavesTotal = "danmaku_leaves_total", C, Of("members"), None,
+            "Rooms left, closed connections included.", "Churn.";
+        LinesTotal = "danmaku_lines_total", C, Of("lines"), None,
+            "Lines numbered by their room's home shard.", "Its rate is what comes in; deliveries divided by it is the fan-out.";
+        EventsTotal = "danmaku_events_total", C, Of("events"), None,
+            "Events (gifts, notices) numbered by their room's home shard.", "As lines.";
+        ApiPushesTotal = "danmaku_api_pushes_total", C, Of("messages"), None,
+            "Lines, events, user pushes and broadcasts taken over HTTP.", "Whether the back end reaches this node.";
+        DeliveriesTotal = "danmaku_deliveries_total", C, Of("lines"), None,
+            "Lines handed to viewers' sockets, once per viewer.", "The work the node does; its rate is the capacity figure.";
+        SlowViewersTotal = "danmaku_slow_viewers_total", C, Of("times"), None,
+            "Times a viewer fell off the room log because its socket stayed full.", "Rising with dropped{reason=\"slow\"}: few viewers often, or many once.";
+        WalkVisitsTotal = "danmaku_walk_visits_total", C, Of("members"), None,
+            "Members visited by fan-out walks, those skipped as full or up to date included.", "Deliveries per visit is how well lines are gathered.";
+        SendCallsTotal = "danmaku_send_calls_total", C, Of("calls"), None,
+            "System calls that wrote to viewers' sockets.", "Deliveries per call is the lever on CPU.";
+        SendBlockedTotal = "danmaku_send_blocked_total", C, Of("calls"), None,
+            "Of those, the ones that found the socket full or took a part only.", "Networks or viewers too slow for the rooms they watch.";
+        FramesInTotal = "danmaku_frames_in_total", C, Of("frames"), None,
+            "WebSocket frames received, control frames included.", "Client chatter.";
+        FramesOutTotal = "danmaku_frames_out_total", C, Of("frames"), None,
+            "WebSocket frames sent, control frames included.", "Lines per frame for batch viewers.";
+        BytesInTotal = "danmaku_bytes_in_total", C, Bytes, None,
+            "Bytes read from all client sockets.", "Bandwidth.";
+        BytesOutTotal = "danmaku_bytes_out_total", C, Bytes, None,
+            "Bytes written to all client sockets.", "Bandwidth: the wall most nodes meet first.";
+        MailboxFullTotal = "danmaku_mailbox_full_total", C, Of("messages"), None,
+            "Messages between shards that found the mailbox full: refused to their author or kept in the backlog.", "Any: a shard is behind; see turn lag.";
+        ListenerPausesTotal = "danmaku_listener_pauses_total", C, Of("times"), None,
+            "Times a listener was paused because the process was out of descriptors or memory.", "Any: raise the descriptor limit; `danmaku doctor` shows it.";
+        DrainClosedTotal = "danmaku_drain_closed_total", C, Of("connections"), None,
+            "Viewers closed by a drain.", "Progress of a drain.";
+    }
+}
+
+families! {
+    /// Set by shards: the sum over them, or one series each where the labels say `Shard`. Seconds are set in nanoseconds.
+    Gauge {
+        Connections = "danmaku_connections", G, Of("connections"), None,
+            "Viewers connected now.", "First. Also against danmaku_connection_permits_max.";
+        HttpConnections = "danmaku_http_connections", G, Of("connections"), None,
+            "Connections that speak HTTP now: not yet upgraded, back ends, scrapers.", "Far above handshakes in flight: clients hold keep-alive connections.";
+        Rooms = "danmaku_rooms", G, Of("rooms"), None,
+            "Rooms alive now, each counted at its home shard.", "Growth with no viewers: rooms.idle_after is long.";
+        Members = "danmaku_members", G, Of("members"), None,
+            "Room memberships now: a viewer in three rooms counts three.", "Members per room is the fan-out to expect.";
+        OutboxBytes = "danmaku_outbox_bytes", G, Bytes, None,
+            "Control messages and frame remainders waiting for viewers.", "Memory; rising: many viewers are stuck.";
+        LogBytes = "danmaku_log_bytes", G, Bytes, None,
+            "Sealed lines kept in room logs and histories.", "Memory; bounded by rooms.log_bytes_max.";
+        BacklogMessages = "danmaku_backlog_messages", G, Of("messages"), None,
+            "Messages waiting for room in another shard's mailbox.", "Above 0 for seconds: that shard is overloaded.";
+        MailboxMessages = "danmaku_mailbox_messages", G, Of("messages"), Shard,
+            "Messages waiting in a shard's mailbox at its last turn.", "Which shard is behind.";
+        TurnLagSeconds = "danmaku_turn_lag_seconds", G, Seconds, Shard,
+            "How late a shard is: the length of its last turn, which whatever arrived meanwhile had to wait.", "Above 0.1: shed load or add shards.";
+        OpenFds = "danmaku_open_fds", G, Of("descriptors"), Shard,
+            "Descriptors a shard holds: sockets, listeners, poller and those inherited.", "With a table per shard each one has the whole limit for itself; see OPERATIONS.";
+    }
+}
+
+families! {
+    /// Counted by shards in cells of a fixed label set, shown as the sum over shards.
+    Labelled {
+        RefusalsTotal = "danmaku_refusals_total", C, Of("requests"), Refusal,
+            "Connections and requests refused, by the code the client got.", "By reason: connections_full and accept_rate are capacity, token_* are clients.";
+        ClosesTotal = "danmaku_closes_total", C, Of("connections"), Close,
+            "Viewers gone, by close code; 1006 went without a close frame.", "4408 and 1006 are networks, 4413 slow viewers, 4429 abuse.";
+        LinesRefusedTotal = "danmaku_lines_refused_total", C, Of("lines"), Refusal,
+            "Lines and events refused to their author, by the code it got.", "rate_limited: the limits bite; busy: a shard is behind.";
+        RateLimitedTotal = "danmaku_rate_limited_total", C, Of("lines"), Bucket,
+            "Lines refused by flood control, by the bucket that was empty.", "user: abuse over several connections; room: raise limits.room_lines_per_s.";
+        DroppedTotal = "danmaku_dropped_total", C, Of("lines"), Dropped,
+            "Lines not delivered, once per viewer; of reason outbox, messages of a viewer's outbox thrown away when it was closed.", "slow: viewers are told; budget: rooms.deliver_per_s_max bites.";
+        HttpRequestsTotal = "danmaku_http_requests_total", C, Of("requests"), Status,
+            "HTTP requests answered, upgrades (101) included, by status.", "5xx: this node; 4xx: its callers.";
+    }
+}
+
+families! {
+    /// Durations, observed by shards in nanoseconds, summed over them.
+    Hist {
+        HandshakeSeconds = "danmaku_handshake_seconds", H, Seconds, None,
+            "From a viewer's accept to its upgrade.", "High with short turns: slow clients or TLS; with long turns: this node.";
+        FanoutSeconds = "danmaku_fanout_seconds", H, Seconds, None,
+            "From the numbering of a batch to its hand-over to the last member of a shard's walk.", "The latency this node adds.";
+        TurnSeconds = "danmaku_turn_seconds", H, Seconds, None,
+            "One turn of a shard, waiting for events not included.", "Long turns delay everything; the bounds of a turn should prevent them.";
+    }
+}
+
+families! {
+    /// Values of the whole node, read when the page is rendered.
+    Node {
+        ConnectionPermitsInUse = "danmaku_connection_permits_in_use", G, Of("connections"), None,
+            "Connection permits taken: viewers and handshakes in flight.", "At the max new viewers get 503 connections_full.";
+        ConnectionPermitsMax = "danmaku_connection_permits_max", G, Of("connections"), None,
+            "Viewers this node admits.", "Set by admission.connections_max or the descriptor limit.";
+        HandshakePermitsInUse = "danmaku_handshake_permits_in_use", G, Of("connections"), None,
+            "Handshakes in flight.", "At the max new viewers get 503 handshakes_full.";
+        HandshakePermitsMax = "danmaku_handshake_permits_max", G, Of("connections"), None,
+            "Handshakes this node lets run at once.", "Set by admission.handshakes_max.";
+        Shards = "danmaku_shards", G, Of("shards"), None,
+            "Shards of this node.", "CPU per shard is process CPU divided by this.";
+        Draining = "danmaku_draining", G, Of("0 or 1"), None,
+            "1 while the node drains.", "Whether falling connections are meant.";
+        StartTimeSeconds = "danmaku_start_time_seconds", G, Seconds, None,
+            "When this node began to serve, in seconds since 1970.", "Restarts.";
+        BuildInfo = "danmaku_build_info", G, Of("always 1"), Build,
+            "Version and source revision of this binary.", "Which node runs what.";
+        LogLinesDroppedTotal = "danmaku_log_lines_dropped_total", C, Of("log lines"), None,
+            "Log lines lost because the log's reader was too slow or gone.", "Any: the log is not the whole truth.";
+        ProcessCpuSecondsTotal = "process_cpu_seconds_total", C, Seconds, None,
+            "CPU time spent, all threads, user and system.", "Its rate near danmaku_shards: the node is full.";
+        ProcessResidentMemoryBytes = "process_resident_memory_bytes", G, Bytes, None,
+            "Resident memory.", "Socket buffers are the kernel's and not in here.";
+        ProcessVirtualMemoryBytes = "process_virtual_memory_bytes", G, Bytes, None,
+            "Virtual memory.", "Seldom.";
+        ProcessOpenFds = "process_open_fds", G, Of("descriptors"), None,
+            "Descriptors open in all shards together.", "Against process_max_fds.";
+        ProcessMaxFds = "process_max_fds", G, Of("descriptors"), None,
+            "Soft descriptor limit times the number of descriptor tables.", "Against process_open_fds, or danmaku_open_fds against this divided by danmaku_shards.";
+        ProcessStartTimeSeconds = "process_start_time_seconds", G, Seconds, None,
+            "When the process began, in seconds since 1970.", "Restarts.";
+        ProcessThreads = "process_threads", G, Of("threads"), None,
+            "Threads.", "Constant: shards and a few helpers.";
+    }
+}
+
+/// Every row, in the order of the page.
+pub fn families() -> impl Iterator<Item = &'static Family> {
+    [
+        Counter::FAMILIES,
+        Gauge::FAMILIES,
+        Labelled::FAMILIES,
+        Hist::FAMILIES,
+        Node::FAMILIES,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+const US: u64 = 1_000;
+const MS: u64 = 1_000_000;
+const S: u64 = 1_000_000_000;
+
+impl Hist {
+    /// Most finite buckets a histogram has.
+    pub const BOUNDS_MAX: usize = 16;
+
+    /// Upper bounds of the finite buckets in nanoseconds, inclusive, ascending, at most [`Hist::BOUNDS_MAX`].
+    pub fn bounds_ns(self) -> &'static [u64] {
+        match self {
+            Hist::TurnSeconds => &[
+                50 * US,
+                100 * US,
+                250 * US,
+                500 * US,
+                MS,
+                5 * MS / 2,
+                5 * MS,
+                10 * MS,
+                25 * MS,
+                50 * MS,
+                100 * MS,
+                250 * MS,
+                500 * MS,
+                S,
+            ],
+            Hist::FanoutSeconds => &[
+                100 * US,
+                250 * US,
+                500 * US,
+                MS,
+                5 * MS / 2,
+                5 * MS,
+                10 * MS,
+                25 * MS,
+                50 * MS,
+                100 * MS,
+                250 * MS,
+                500 * MS,
+                S,
+                5 * S / 2,
+                5 * S,
+                10 * S,
+            ],
+            Hist::HandshakeSeconds => &[
+                MS,
+                5 * MS / 2,
+                5 * MS,
+                10 * MS,
+                25 * MS,
+                50 * MS,
+                100 * MS,
+                250 * MS,
+                500 * MS,
+                S,
+                5 * S / 2,
+                5 * S,
+                10 * S,
+            ],
+        }
+    }
+}
+
+/// Why a line did not reach a viewer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// The room log let go of it before the viewer took it; the viewer is told how many.
+    Slow,
+    /// A batch larger than the room log pushed it out before anyone could take it; viewers are told.
+    LogFull,
+    /// Over `rooms.deliver_per_s_max`.
+    Budget,
+    /// It waited in the outbox of a viewer that was closed as stuck.
+    Outbox,
+}
+
+impl Dropped {
+    /// Every reason, in cell order.
+    pub const ALL: [Dropped; 4] = [
+        Dropped::Slow,
+        Dropped::LogFull,
+        Dropped::Budget,
+        Dropped::Outbox,
+    ];
+
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Dropped::Slow => "slow",
+            Dropped::LogFull => "log_full",
+            Dropped::Budget => "budget",
+            Dropped::Outbox => "outbox",
+        }
+    }
+}
+
+/// Which flood-control bucket was empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bucket {
+    /// The connection's.
+    Connection,
+    /// The user's, over all its connections.
+    User,
+    /// The room's.
+    Room,
+}
+
+impl Bucket {
+    /// Every bucket, in cell order.
+    pub const ALL: [Bucket; 3] = [Bucket::Connection, Bucket::User, Bucket::Room];
+
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Bucket::Connection => "connection",
+            Bucket::User => "user",
+            Bucket::Room => "room",
+        }
+    }
+}
+
+/// Close codes with a series of their own (`docs/PROTOCOL.md`; 1006 is RFC 6455's "no close frame", never on the wire).
+pub const CLOSE_CODES: [u16; 16] = [
+    1000, 1001, 1002, 1003, 1006, 1007, 1009, 4001, 4003, 4004, 4008, 4400, 4408, 4410, 4413, 4429,
+];
+
+/// HTTP statuses with a series of their own: all the house answers with.
+pub const HTTP_STATUSES: [u16; 29] = [
+    101, 200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 408, 409, 411, 413, 414, 415, 417, 422,
+    426, 429, 431, 500, 501, 502, 503, 504, 505, 507,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_unique_and_end_as_their_kind_and_unit_say() {
+        let mut seen = HashSet::new();
+        for family in families() {
+            let name = family.name;
+            assert!(seen.insert(name), "{name} is declared twice");
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+            let stem = name.strip_suffix("_total");
+            assert_eq!(stem.is_some(), family.kind == Kind::Counter, "{name}");
+            let unit = match family.unit {
+                Unit::Seconds => "_seconds",
+                _ => "",
+            };
+            assert!(stem.unwrap_or(name).ends_with(unit), "{name}");
+            assert!(family.help.ends_with('.'), "{name}: help is a sentence");
+            assert!(!family.look.is_empty(), "{name}: when does one look at it?");
+        }
+    }
+
+    #[test]
+    fn the_names_of_the_public_contract_stay() {
+        let names: HashSet<_> = families().map(|family| family.name).collect();
+        for name in [
+            "danmaku_connections",
+            "danmaku_connections_accepted_total",
+            "danmaku_refusals_total",
+            "danmaku_lines_total",
+            "danmaku_deliveries_total",
+            "danmaku_dropped_total",
+            "danmaku_rooms",
+            "danmaku_build_info",
+        ] {
+            assert!(names.contains(name), "{name} is gone");
+        }
+    }
+
+    #[test]
+    fn bounds_ascend_and_fit_their_cells() {
+        for hist in Hist::ALL {
+            let bounds = hist.bounds_ns();
+            assert!(bounds.len() <= Hist::BOUNDS_MAX, "{hist:?}");
+            assert!(bounds.windows(2).all(|w| w[0] < w[1]), "{hist:?}");
+        }
+    }
+
+    #[test]
+    fn every_refusal_has_its_status_cell_and_its_own_reason_cell() {
+        for (cell, &code) in Code::ALL.iter().enumerate() {
+            assert!(HTTP_STATUSES.contains(&code.status()), "{code:?}");
+            assert_eq!(code as usize, cell, "{code:?} is not in cell order");
+        }
+        for (cell, reason) in Dropped::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, cell);
+        }
+        for (cell, bucket) in Bucket::ALL.into_iter().enumerate() {
+            assert_eq!(bucket as usize, cell);
+        }
+    }
+
+    #[test]
+    fn label_sets_end() {
+        assert_eq!(Labels::Close.value(0).as_deref(), Some("1000"));
+        assert_eq!(Labels::Close.value(16).as_deref(), Some("other"));
+        assert_eq!(Labels::Close.value(17), None);
+        assert_eq!(Labels::Refusal.value(Code::ALL.len()), None);
+        assert_eq!(Labels::Shard.value(0), None);
+    }
+}
