@@ -362,30 +362,31 @@ fn framing(headers: &Headers, line: RequestLine, limits: &HttpLimits) -> Result<
     Ok(framing)
 }
 
-/// Whether the body is chunked; any other transfer coding is refused (RFC 9112 sections 6.1 and 7).
+/// Whether the body is chunked; any other transfer coding is refused (RFC 9112 sections 6.1 and 7). Stricter than the list
+/// grammar on purpose: the one spelling every parser agrees on.
 fn transfer_chunked(headers: &Headers, version_minor: u8) -> Result<bool, Refusal> {
-    if headers.first("transfer-encoding").is_none() {
+    let mut values = headers.all("transfer-encoding");
+    let Some(value) = values.next() else {
         return Ok(false);
-    }
+    };
     if version_minor == 0 {
         return bad("HTTP/1.0 has no Transfer-Encoding");
     }
-    let mut codings = headers.list("transfer-encoding");
-    if let Some(other) = headers
+    if value.eq_ignore_ascii_case("chunked") && values.next().is_none() {
+        return Ok(true);
+    }
+    match headers
         .list("transfer-encoding")
         .find(|coding| !coding.eq_ignore_ascii_case("chunked"))
     {
-        return Err(Refusal::new(
+        Some(other) => Err(Refusal::new(
             Code::NotImplemented,
             format!(
                 "the transfer coding {} is not known here; chunked is",
                 shown(other)
             ),
-        ));
-    }
-    match (codings.next(), codings.next()) {
-        (Some(_), None) => Ok(true),
-        _ => bad("Transfer-Encoding must name chunked exactly once"),
+        )),
+        None => bad("Transfer-Encoding must be chunked and nothing else"),
     }
 }
 

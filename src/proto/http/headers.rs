@@ -63,7 +63,7 @@ impl Headers {
     }
 
     /// The values of all fields with that name, in order.
-    pub fn all<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a str> {
+    pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
         self.iter()
             .filter(move |(n, _)| n.eq_ignore_ascii_case(name))
             .map(|(_, value)| value)
@@ -71,7 +71,7 @@ impl Headers {
 
     /// The elements of a comma-separated list, over all fields with that name; empty ones are left out
     /// (RFC 9110 section 5.6.1). For lists without quoted strings only.
-    pub fn list<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a str> {
+    pub fn list<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
         self.all(name)
             .flat_map(|value| value.split(','))
             .map(|element| element.trim_matches([' ', '\t']))
