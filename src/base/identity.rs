@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::ids::{RoomId, UserId};
+use super::refusal::{Code, Refusal};
 
 /// What a token lets its bearer do. Ordered: a later role may do what an earlier one may.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,6 +111,35 @@ impl Access {
             .into_iter()
             .find(|access| access.as_str() == word)
     }
+
+    /// Whether a room with this access lets `who` in; `None` is anonymous.
+    ///
+    /// Role admin enters every room. A `rooms` claim is the whole of what its bearer may enter, public rooms included, and
+    /// a private room is entered by such a claim only. Errors: `login_required` for an anonymous caller, `room_forbidden`
+    /// for the bearer of a token that does not name the room.
+    pub fn admits(self, who: Option<&Identity>, room: &RoomId) -> Result<(), Refusal> {
+        let Some(who) = who else {
+            if self == Access::Public {
+                return Ok(());
+            }
+            let word = self.as_str();
+            let reason = format!("room {room} is {word}: it takes bearers of a token only");
+            return Err(Refusal::new(Code::LoginRequired, reason));
+        };
+        if who.role == Role::Admin || who.rooms.lists(room) {
+            return Ok(());
+        }
+        let reason = match (&who.rooms, self) {
+            (RoomScope::EveryOpen, Access::Public | Access::Login) => return Ok(()),
+            (RoomScope::EveryOpen, Access::Private) => {
+                format!("room {room} is private, and the token has no rooms claim")
+            }
+            (RoomScope::Listed(_), _) => {
+                format!("the token's rooms claim does not name room {room}")
+            }
+        };
+        Err(Refusal::new(Code::RoomForbidden, reason))
+    }
 }
 
 /// Who makes an HTTP request.
@@ -134,6 +164,51 @@ mod tests {
         assert!(lists("1001") && lists("vip-") && lists("vip-7"));
         assert!(!lists("10011") && !lists("vip") && !lists("x-vip-7"));
         assert!(!RoomScope::EveryOpen.lists(&RoomId::parse("a").unwrap()));
+    }
+
+    #[test]
+    fn admission_follows_access_role_and_rooms() {
+        let room = RoomId::parse("vip-7").unwrap();
+        let bearer = |role, rooms| Identity {
+            user: User {
+                id: UserId::parse("u1").unwrap(),
+                name: "u1".into(),
+            },
+            role,
+            rooms,
+            exp_s: 0,
+        };
+        let listed = |pattern: &str| RoomScope::Listed([pattern.into()].into());
+        let open = bearer(Role::Moderator, RoomScope::EveryOpen);
+        let named = bearer(Role::Viewer, listed("vip-*"));
+        let elsewhere = bearer(Role::Host, listed("1001"));
+        let nowhere = bearer(Role::Viewer, RoomScope::Listed(Box::default()));
+        let admin = bearer(Role::Admin, listed("1001"));
+        let (login, forbidden) = (Some(Code::LoginRequired), Some(Code::RoomForbidden));
+        // Columns: public, login, private.
+        for (who, codes) in [
+            (None, [None, login, login]),
+            (Some(&open), [None, None, forbidden]),
+            (Some(&named), [None, None, None]),
+            (Some(&elsewhere), [forbidden; 3]),
+            (Some(&nowhere), [forbidden; 3]),
+            (Some(&admin), [None, None, None]),
+        ] {
+            for (access, code) in [Access::Public, Access::Login, Access::Private]
+                .into_iter()
+                .zip(codes)
+            {
+                let answer = access.admits(who, &room);
+                assert_eq!(
+                    answer.as_ref().err().map(|r| r.code),
+                    code,
+                    "{access:?} {who:?}"
+                );
+                if let Err(refusal) = answer {
+                    assert!(refusal.reason.contains("vip-7"), "{refusal:?}");
+                }
+            }
+        }
     }
 
     #[test]
