@@ -1,2 +1,108 @@
-//! The `danmaku` binary.
-fn main() {}
+//! The `danmaku` binary: argv → config → the gateway → exit code. Everything else is the library's.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use danmaku_gateway::auth::mint::{MintClaims, mint};
+use danmaku_gateway::base::clock::Clock;
+use danmaku_gateway::config::checked::LogFormat;
+use danmaku_gateway::config::cli::{Cli, Command, Serve, Token};
+use danmaku_gateway::config::load::{Loaded, Machine, load};
+use danmaku_gateway::config::show;
+use danmaku_gateway::gateway::{self, Order};
+use danmaku_gateway::telemetry::log;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let machine = match machine() {
+        Ok(machine) => machine,
+        Err(error) => return fail(&format!("no random bytes from the system: {error}"), 1),
+    };
+    match cli.command() {
+        Command::Serve(serve) => run(serve, machine),
+        Command::CheckConfig(serve) => {
+            let (text, code) = show::check_config(&serve, &mut std::env::vars(), &machine);
+            print!("{text}");
+            ExitCode::from(code)
+        }
+        Command::DefaultConfig => {
+            print!("{}", show::default_config());
+            ExitCode::SUCCESS
+        }
+        Command::Token(token) => print_token(token, &machine),
+    }
+}
+
+fn run(serve: Serve, machine: Machine) -> ExitCode {
+    let loaded = match load(&serve, &mut std::env::vars(), &machine) {
+        Ok(loaded) => loaded,
+        Err(mistakes) => return fail(&mistakes.to_string(), 2),
+    };
+    let settings = &loaded.config.log;
+    let format = match settings.format {
+        LogFormat::Plain => log::Format::Plain,
+        LogFormat::Json => log::Format::Json,
+    };
+    let guard = match log::init(settings.level, format) {
+        Ok(guard) => guard,
+        Err(error) => return fail(&error.to_string(), 1),
+    };
+    let order = Order {
+        ready_file: serve.ready_file.clone(),
+        log: guard.handle(),
+        reload: Box::new(move || reload(&serve, &machine)),
+        loaded,
+    };
+    match gateway::serve(order) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error.to_string(), 1),
+    }
+}
+
+fn reload(serve: &Serve, machine: &Machine) -> Result<Loaded, String> {
+    load(serve, &mut std::env::vars(), machine).map_err(|mistakes| mistakes.to_string())
+}
+
+fn print_token(token: Token, machine: &Machine) -> ExitCode {
+    let serve = Serve {
+        config: token.config,
+        ..Serve::default()
+    };
+    let loaded = match load(&serve, &mut std::env::vars(), machine) {
+        Ok(loaded) => loaded,
+        Err(mistakes) => return fail(&mistakes.to_string(), 2),
+    };
+    let mut auth = loaded.config.auth;
+    if loaded.generated_secret {
+        // A token signed with a key of this moment would be good for nothing.
+        auth.keys.clear();
+    }
+    let claims = MintClaims {
+        user: &token.user,
+        name: token.name.as_deref(),
+        rooms: &token.rooms,
+        role: token.role,
+        ttl_s: token.ttl,
+        now_unix_s: Clock::start().now().unix_s(),
+    };
+    match mint(&auth, &claims) {
+        Ok(token) => {
+            println!("{token}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error.to_string(), 2),
+    }
+}
+
+fn machine() -> Result<Machine, getrandom::Error> {
+    let mut random = [0; 64];
+    getrandom::fill(&mut random)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(Machine { cores, random })
+}
+
+fn fail(why: &str, code: u8) -> ExitCode {
+    eprintln!("{why}");
+    ExitCode::from(code)
+}

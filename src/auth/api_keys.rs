@@ -13,6 +13,12 @@ pub struct ApiKeys {
     keys: Vec<(Arc<str>, [u8; 32])>,
 }
 
+impl std::fmt::Debug for ApiKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ApiKeys(..)")
+    }
+}
+
 impl ApiKeys {
     /// Digests the keys.
     pub fn new(keys: &[ApiKey]) -> ApiKeys {

@@ -3,7 +3,6 @@
 //! Made once at start (and once per reload) on the main thread, then shared read-only by `Arc`. Units are in the names.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 
 use crate::base::identity::Access;
 
@@ -125,6 +124,20 @@ pub enum Algorithm {
     Rs256,
     Es256,
     EdDsa,
+}
+
+impl Algorithm {
+    /// The word in config and token headers (RFC 7518 section 3.1, RFC 8037).
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Algorithm::Hs256 => "HS256",
+            Algorithm::Hs384 => "HS384",
+            Algorithm::Hs512 => "HS512",
+            Algorithm::Rs256 => "RS256",
+            Algorithm::Es256 => "ES256",
+            Algorithm::EdDsa => "EdDSA",
+        }
+    }
 }
 
 /// Key bytes.
@@ -333,11 +346,4 @@ pub enum LogFormat {
     Plain,
     /// For machines.
     Json,
-}
-
-/// Files the settings came from, for a reload.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Source {
-    /// `--config`.
-    pub file: Option<PathBuf>,
 }

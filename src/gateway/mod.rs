@@ -1,1 +1,113 @@
-//! The process.
+//! The process: built from checked settings, run until a signal, drained, ended.
+//!
+//! Runs on the main thread. It holds what all shards share, starts them, and afterwards only waits: for signals, and for
+//! a shard that ends. It never touches a connection.
+
+mod build;
+mod control;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::auth::keys::KeyMistake;
+use crate::bus::Policy;
+use crate::config::load::Loaded;
+use crate::telemetry::log::LogHandle;
+
+pub use build::Gateway;
+
+/// What `serve` was asked for, beyond the settings.
+pub struct Order {
+    /// Settings, checked.
+    pub loaded: Loaded,
+    /// `--ready-file`.
+    pub ready_file: Option<PathBuf>,
+    /// The log, for its level and its lost lines.
+    pub log: LogHandle,
+    /// Reads the settings again, on SIGHUP. The error is what a person is to read.
+    pub reload: Box<dyn FnMut() -> Result<Loaded, String>>,
+}
+
+/// Why the gateway could not start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address} ({setting}): {error}\n  {hint}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The TOML key.
+        setting: &'static str,
+        /// What the system said.
+        error: io::Error,
+        /// What to do.
+        hint: String,
+    },
+    /// A key cannot be used.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Keys(Vec<KeyMistake>),
+    /// The descriptor limit leaves nothing for viewers.
+    #[error(
+        "the descriptor limit of {limit} leaves no room for viewers\n  raise it: `ulimit -n 65536`, or LimitNOFILE= in the systemd unit"
+    )]
+    Descriptors {
+        /// What `RLIMIT_NOFILE` says.
+        limit: u64,
+    },
+    /// The ready file could not be written.
+    #[error("cannot write --ready-file {path}: {error}")]
+    ReadyFile {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Something the system refused.
+    #[error("cannot {what}: {error}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A shard ended by itself.
+    #[error(
+        "shard {shard} ended unexpectedly: {why}\n  this is a fault of the gateway; the log says more"
+    )]
+    ShardEnded {
+        /// Which.
+        shard: u16,
+        /// What it said.
+        why: String,
+    },
+}
+
+impl StartError {
+    fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
+        move |error| StartError::System { what, error }
+    }
+}
+
+/// Starts, serves until a signal, drains, ends.
+///
+/// # Errors
+/// What kept it from starting, or a shard that ended by itself.
+pub fn serve(order: Order) -> Result<(), StartError> {
+    let gateway = Gateway::start(&order)?;
+    gateway.announce(&order)?;
+    gateway.control(order)
+}
+
+/// Settings and keys as shards hold them.
+fn policy(loaded: &Loaded) -> Result<Arc<Policy>, StartError> {
+    let config = loaded.config.clone();
+    let keys = crate::auth::keys::KeySet::new(&config.auth).map_err(StartError::Keys)?;
+    let api_keys = crate::auth::api_keys::ApiKeys::new(&config.api_keys);
+    Ok(Arc::new(Policy {
+        config,
+        keys,
+        api_keys,
+    }))
+}

@@ -53,6 +53,12 @@ impl Stream {
         }
     }
 
+    /// Small frames go out at once (no Nagle). A socket that does not take the option works all the same.
+    pub fn set_up(&mut self) {
+        let Stream::Tcp(tcp) = self;
+        let _ = tcp.set_nodelay(true);
+    }
+
     /// Says that we are done sending; what was sent still arrives.
     pub fn end_sending(&mut self) {
         let Stream::Tcp(tcp) = self;

@@ -128,6 +128,14 @@ impl Log {
         self.marks.range(index..).copied()
     }
 
+    /// How many kept frames end at or before `cursor`; two of these differ by the frames between them.
+    pub fn frame_at(&self, cursor: u64) -> usize {
+        match cursor == self.end() {
+            true => self.marks.len(),
+            false => self.marks.partition_point(|mark| mark.end <= cursor),
+        }
+    }
+
     /// Frames kept.
     pub fn frames(&self) -> usize {
         self.marks.len()

@@ -4,6 +4,11 @@
 //! reads a clock or rolls a die: time and chance are arguments.
 
 pub mod ask;
+mod history;
+pub mod home;
 pub mod log;
+mod once;
 pub mod outbox;
+mod presence;
+mod seal;
 pub mod stream;

@@ -37,6 +37,8 @@ pub enum Due<'a> {
 pub struct Sent<'a> {
     /// Crowd lines the cursor went past.
     pub lines: u32,
+    /// Frames it went past.
+    pub frames: u32,
     /// The rest of a frame the send stopped inside: it goes to the member's outbox, first out.
     pub remainder: &'a [u8],
 }
@@ -82,8 +84,7 @@ impl Stream {
             self.begun_ns = begun_ns;
         }
         let start = self.log.end();
-        self.log
-            .append(&chunk.bytes, &chunk.marks, self.bytes_max);
+        self.log.append(&chunk.bytes, &chunk.marks, self.bytes_max);
         if let Some(events) = events {
             self.events.append(events, chunk, start, self.bytes_max / 4);
         }
@@ -190,10 +191,12 @@ impl Stream {
         let Some(member) = self.members.get_mut(at) else {
             return Sent {
                 lines: 0,
+                frames: 0,
                 remainder: &[],
             };
         };
         let reached = member.cursor + sent as u64;
+        let from = self.log.frame_at(member.cursor);
         let end = self.log.end();
         let (cursor, lines_at) = if reached == end {
             (end, self.log.lines())
@@ -204,8 +207,10 @@ impl Stream {
         let lines = lines_at.wrapping_sub(member.lines);
         member.cursor = cursor;
         member.lines = lines_at;
+        let frames = (self.log.frame_at(cursor) - from) as u32;
         Sent {
             lines,
+            frames,
             remainder: self.log.slice(reached, cursor),
         }
     }

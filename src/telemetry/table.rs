@@ -229,7 +229,7 @@ families! {
         RateLimitedTotal = "danmaku_rate_limited_total", C, Of("lines"), Bucket,
             "Lines refused by flood control, by the bucket that was empty.", "user: abuse over several connections; room: raise limits.room_lines_per_s.";
         DroppedTotal = "danmaku_dropped_total", C, Of("lines"), Dropped,
-            "Lines not delivered, once per viewer; of reason outbox, messages of a viewer's outbox thrown away when it was closed.", "slow: viewers are told; budget: rooms.deliver_per_s_max bites.";
+            "Lines not delivered, once per viewer.", "slow: viewers are told how many; left: they were gone before they read.";
         HttpRequestsTotal = "danmaku_http_requests_total", C, Of("requests"), Status,
             "HTTP requests answered, upgrades (101) included, by status.", "5xx: this node; 4xx: its callers.";
     }
@@ -367,30 +367,19 @@ impl Hist {
 pub enum Dropped {
     /// The room log let go of it before the viewer took it; the viewer is told how many.
     Slow,
-    /// A batch larger than the room log pushed it out before anyone could take it; viewers are told.
-    LogFull,
-    /// Over `rooms.deliver_per_s_max`.
-    Budget,
-    /// It waited in the outbox of a viewer that was closed as stuck.
-    Outbox,
+    /// It was still due to a viewer when that viewer left the room, was closed or broke off.
+    Left,
 }
 
 impl Dropped {
     /// Every reason, in cell order.
-    pub const ALL: [Dropped; 4] = [
-        Dropped::Slow,
-        Dropped::LogFull,
-        Dropped::Budget,
-        Dropped::Outbox,
-    ];
+    pub const ALL: [Dropped; 2] = [Dropped::Slow, Dropped::Left];
 
     /// The label's value.
     pub fn as_str(self) -> &'static str {
         match self {
             Dropped::Slow => "slow",
-            Dropped::LogFull => "log_full",
-            Dropped::Budget => "budget",
-            Dropped::Outbox => "outbox",
+            Dropped::Left => "left",
         }
     }
 }

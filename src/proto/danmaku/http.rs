@@ -211,6 +211,15 @@ pub fn parse_disconnect(body: &[u8]) -> Result<DisconnectBody, Refusal> {
     })
 }
 
+/// Reads the close of a room: a reason, or nothing.
+pub fn parse_close(body: &[u8]) -> Result<Option<Box<str>>, Refusal> {
+    if body.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    let [reason] = json::object(utf8(body)?, "the body", &["reason"])?.sound()?;
+    read_reason(reason)
+}
+
 /// Reads a kick.
 pub fn parse_kick(body: &[u8]) -> Result<KickBody, Refusal> {
     let [user, reason] = json::object(utf8(body)?, "the body", &["user", "reason"])?.sound()?;

@@ -1,3 +1,6 @@
 //! WebSocket (RFC 6455), server side, sans-IO.
+pub mod close;
+pub mod decode;
 pub mod encode;
 pub mod handshake;
+pub mod utf8;

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Everything that must hold: formatting, lints, all tests. Installs by package name what the tests need and this machine
+# lacks (Debian: apt, npm, pip); what cannot be had is an error, never a skip. Usage: scripts/test.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\n== %s\n' "$*"; }
+
+apt_missing=()
+need() { command -v "$1" >/dev/null 2>&1 || apt_missing+=("$2"); }
+need curl curl
+need cc gcc
+need promtool prometheus
+need prometheus prometheus
+if [ ${#apt_missing[@]} -gt 0 ]; then
+  say "installing ${apt_missing[*]}"
+  as_root=()
+  [ "$(id -u)" = 0 ] || as_root=(sudo)
+  # The packages' own services are not wanted here: only their programs.
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod +x "$policy"
+    trap '"${as_root[@]}" rm -f "$policy"' EXIT
+  fi
+  "${as_root[@]}" apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${apt_missing[@]}" >/dev/null
+fi
+
+# Clients written by others, in a folder of their own inside target/: nothing of them is committed.
+clients=target/clients
+mkdir -p "$clients"
+if [ ! -d "$clients/node_modules/ws" ] || [ ! -d "$clients/node_modules/wscat" ]; then
+  say "installing ws and wscat (npm)"
+  (cd "$clients" && npm install --silent --no-audit --no-fund --no-save ws@8 wscat@6 >/dev/null)
+fi
+if [ ! -x "$clients/venv/bin/python" ] || ! "$clients/venv/bin/python" -c 'import websockets' 2>/dev/null; then
+  say "installing websockets (pip)"
+  python3 -m venv "$clients/venv"
+  "$clients/venv/bin/pip" install --quiet 'websockets>=15,<17'
+fi
+export DANMAKU_TEST_CLIENTS="$PWD/$clients"
+
+say "formatting"
+cargo fmt --all --check
+say "lints"
+cargo clippy --workspace --all-targets --locked -- -D warnings
+say "model checks (loom)"
+RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked --lib sync
+say "tests"
+cargo test --workspace --locked --no-fail-fast 2>&1 | tee target/test.log | grep -vE '^(test .* \.\.\. ok|running [0-9]+ tests?|)$'
+
+# The runner's totals, over all test programs.
+awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
+     END { printf "\n%d passed, %d failed, %d skipped\n", passed, failed, ignored; exit (passed == 0 || failed > 0) }' target/test.log

@@ -1,0 +1,662 @@
+//! Loading: file, environment and flags into one checked [`Config`], or every mistake at once. Main thread, at start and on
+//! reload. The only file of `config` that reads other files.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use super::checked::*;
+use super::cli::Serve;
+use super::given::{Entry, Gathered, Mistake};
+use super::keys::{ARRAYS, Array, KEYS};
+use super::read::{Reader, ms_of};
+use super::secrets::{check_api_key, check_secret};
+use crate::base::identity::Access;
+
+/// What the machine brings.
+pub struct Machine {
+    /// Cores, for `server.shards = 0`.
+    pub cores: usize,
+    /// Random bytes: a signing secret, an API key and a node name for this run.
+    pub random: [u8; 64],
+}
+
+/// Settings that hold.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Checked.
+    pub config: Config,
+    /// What a person should know about them.
+    pub notes: Vec<String>,
+    /// No key was configured: one was made for this run.
+    pub generated_secret: bool,
+    /// No API key was configured: this one was made for this run.
+    pub generated_api_key: Option<String>,
+}
+
+/// Every mistake.
+#[derive(Clone, Debug)]
+pub struct Mistakes(pub Vec<Mistake>);
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for mistake in &self.0 {
+            writeln!(f, "{mistake}\n")?;
+        }
+        let count = self.0.len();
+        let s = if count == 1 { "" } else { "s" };
+        write!(f, "{count} mistake{s} in the settings")
+    }
+}
+
+/// Loads the settings.
+///
+/// # Errors
+/// Every mistake there is, each with place, key, what was found and what is allowed.
+pub fn load(
+    cli: &Serve,
+    environment: &mut dyn Iterator<Item = (String, String)>,
+    machine: &Machine,
+) -> Result<Loaded, Mistakes> {
+    let mut gathered = Gathered::default();
+    let environment: Vec<(String, String)> = environment.collect();
+    let named = environment
+        .iter()
+        .find(|(name, _)| name == "DANMAKU_CONFIG");
+    let file = cli
+        .config
+        .clone()
+        .or_else(|| named.map(|(_, path)| PathBuf::from(path)));
+    if let Some(path) = &file {
+        match std::fs::read_to_string(path) {
+            Ok(text) => gathered.file(&path.display().to_string(), &text),
+            Err(error) => gathered.mistakes.push(Mistake {
+                place: path.display().to_string(),
+                key: "--config".into(),
+                found: error.to_string(),
+                allowed: "a TOML file that can be read".into(),
+                hint: Some("`danmaku default-config > danmaku.toml` writes one".into()),
+            }),
+        }
+    }
+    gathered.environment(&mut environment.into_iter());
+    cli.flags(&mut gathered);
+    assemble(gathered, machine)
+}
+
+fn assemble(mut gathered: Gathered, machine: &Machine) -> Result<Loaded, Mistakes> {
+    let mut mistakes = std::mem::take(&mut gathered.mistakes);
+    let keys = keys(&gathered, &mut mistakes);
+    let api_keys = api_keys(&gathered, &mut mistakes);
+    let classes_given = gathered.arrays.remove("rooms.class").unwrap_or_default();
+    let mut reader = Reader {
+        keys: KEYS,
+        above: String::new(),
+        given: &gathered.values,
+        mistakes: &mut mistakes,
+    };
+    let mut config = plain(&mut reader, machine);
+    config.auth.keys = keys;
+    config.api_keys = api_keys;
+    open_defaults(&mut reader, &mut config);
+    cross_check(&mut reader, &config);
+    for entry in &classes_given {
+        let class = class(entry, &config.rooms.default, reader.mistakes);
+        config.rooms.classes.extend(class);
+    }
+    if !mistakes.is_empty() {
+        return Err(Mistakes(mistakes));
+    }
+    Ok(with_keys_of_this_run(config, machine))
+}
+
+/// No keys: some are made, for this run only.
+fn with_keys_of_this_run(mut config: Config, machine: &Machine) -> Loaded {
+    let mut notes = Vec::new();
+    let generated_secret = config.auth.keys.is_empty();
+    if generated_secret {
+        config.auth.keys.push(KeySpec {
+            kid: "run".into(),
+            algorithm: Algorithm::Hs256,
+            material: KeyMaterial::Secret(machine.random[..32].to_vec()),
+        });
+        notes.push("no auth.keys: tokens are signed with a key made for this run; set DANMAKU_AUTH__SECRET to keep one".into());
+    }
+    let generated_api_key = config
+        .api_keys
+        .is_empty()
+        .then(|| hex(&machine.random[32..48]));
+    if let Some(key) = &generated_api_key {
+        config.api_keys.push(ApiKey {
+            name: "run".into(),
+            key: key.clone(),
+        });
+        notes
+            .push("no api_keys: one was made for this run; set DANMAKU_API_KEY to keep one".into());
+    }
+    Loaded {
+        config,
+        notes,
+        generated_secret,
+        generated_api_key,
+    }
+}
+
+fn plain(r: &mut Reader<'_>, machine: &Machine) -> Config {
+    let shards = match r.number("server.shards") as usize {
+        0 => machine.cores.clamp(1, 256),
+        shards => shards,
+    };
+    let accepts_per_s = r.number("admission.accepts_per_s") as u32;
+    Config {
+        listen: Listen {
+            public: r.address("listen.public"),
+            internal: r.address("listen.internal"),
+        },
+        server: Server {
+            shards,
+            fd_tables: match r.text("server.fd_tables").as_str() {
+                "shared" => FdTables::Shared,
+                _ => FdTables::PerShard,
+            },
+            node: node_name(r, machine),
+            demo_page: r.is_set("server.demo_page"),
+        },
+        auth: Auth {
+            anonymous: match r.text("auth.anonymous").as_str() {
+                "watch" => Anonymous::Watch,
+                "speak" => Anonymous::Speak,
+                _ => Anonymous::Deny,
+            },
+            origins: origins(r),
+            issuer: r.text_given("auth.issuer"),
+            audience: r.text_given("auth.audience"),
+            leeway_s: r.number("auth.leeway").div_ceil(1000),
+            keys: Vec::new(),
+        },
+        api_keys: Vec::new(),
+        admission: Admission {
+            connections_max: r.number("admission.connections_max") as usize,
+            handshakes_max: r.number("admission.handshakes_max") as usize,
+            handshake_timeout_ms: r.number("admission.handshake_timeout"),
+            accepts_per_s,
+            accept_burst: match r.number("admission.accept_burst") as u32 {
+                0 => accepts_per_s,
+                burst => burst,
+            },
+            per_address_max: r.number("admission.per_address_max") as u32,
+            trusted_proxies: proxies(r),
+        },
+        heartbeat: Heartbeat {
+            interval_ms: r.number("heartbeat.interval"),
+        },
+        limits: Limits {
+            head_bytes_max: r.number("limits.head_bytes_max") as usize,
+            body_bytes_max: r.number("limits.body_bytes_max") as usize,
+            message_bytes_max: r.number("limits.message_bytes_max") as usize,
+            text_bytes_max: r.number("limits.text_bytes_max") as usize,
+            body_timeout_ms: r.number("limits.body_timeout"),
+            rooms_per_connection_max: r.number("limits.rooms_per_connection_max") as usize,
+            lines_per_s: r.number("limits.lines_per_s") as u32,
+            line_burst: r.number("limits.line_burst") as u32,
+            room_lines_per_s: r.number("limits.room_lines_per_s") as u32,
+        },
+        rooms: Rooms {
+            default: RoomClass {
+                access: access(&r.text("rooms.access")),
+                history_lines: r.number("rooms.history_lines") as usize,
+                log_bytes_max: r.number("rooms.log_bytes_max") as usize,
+                tick: tick(&r.text("rooms.tick")),
+                deliver_per_s_max: r.number("rooms.deliver_per_s_max") as u32,
+                idle_after_ms: r.number("rooms.idle_after"),
+            },
+            classes: Vec::new(),
+        },
+        slow: Slow {
+            policy: match r.text("slow.policy").as_str() {
+                "close" => SlowPolicy::Close,
+                _ => SlowPolicy::Drop,
+            },
+            outbox_bytes_max: r.number("slow.outbox_bytes_max") as usize,
+            stuck_timeout_ms: r.number("slow.stuck_timeout"),
+        },
+        drain: Drain {
+            batch: r.number("drain.batch") as usize,
+            interval_ms: r.number("drain.interval"),
+            deadline_ms: r.number("drain.deadline"),
+        },
+        log: Log {
+            level: match r.text("log.level").as_str() {
+                "error" => tracing::Level::ERROR,
+                "warn" => tracing::Level::WARN,
+                "debug" => tracing::Level::DEBUG,
+                "trace" => tracing::Level::TRACE,
+                _ => tracing::Level::INFO,
+            },
+            format: match r.text("log.format").as_str() {
+                "json" => LogFormat::Json,
+                _ => LogFormat::Plain,
+            },
+            access_sample: r.share("log.access_sample"),
+        },
+    }
+}
+
+fn node_name(r: &mut Reader<'_>, machine: &Machine) -> String {
+    let node = r.text("server.node");
+    if node.is_empty() {
+        return hex(&machine.random[48..52]);
+    }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    if node.len() > 64 || !node.bytes().all(plain) {
+        let allowed = "up to 64 bytes of [A-Za-z0-9_.-]";
+        r.mistake("server.node", format!("\"{node}\""), allowed, None);
+    }
+    node
+}
+
+fn access(word: &str) -> Access {
+    Access::parse(word).unwrap_or_default()
+}
+
+fn tick(text: &str) -> Tick {
+    match ms_of(text) {
+        None | Some(0) => Tick::Auto,
+        Some(ms) => Tick::EveryMs(ms as u32),
+    }
+}
+
+fn origins(r: &mut Reader<'_>) -> Origins {
+    let listed = r.list("auth.origins");
+    if listed.iter().any(|origin| origin == "*") {
+        return Origins::Any;
+    }
+    for origin in &listed {
+        let good = origin.split_once("://").is_some_and(|(scheme, host)| {
+            !scheme.is_empty() && !host.is_empty() && !host.contains('/')
+        });
+        if !good {
+            let allowed = "scheme://host or scheme://host:port, without a path, or \"*\"";
+            r.mistake("auth.origins", format!("\"{origin}\""), allowed, None);
+        }
+    }
+    match listed.is_empty() {
+        true => Origins::Same,
+        false => Origins::Listed(listed),
+    }
+}
+
+fn proxies(r: &mut Reader<'_>) -> Vec<IpNet> {
+    let mut nets = Vec::new();
+    for text in r.list("admission.trusted_proxies") {
+        match net(&text) {
+            Some(net) => nets.push(net),
+            None => {
+                let allowed = "an address, or a range like \"10.0.0.0/8\"";
+                r.mistake(
+                    "admission.trusted_proxies",
+                    format!("\"{text}\""),
+                    allowed,
+                    None,
+                );
+            }
+        }
+    }
+    nets
+}
+
+fn net(text: &str) -> Option<IpNet> {
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix.parse::<u8>().ok()?)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().ok()?;
+    if address.to_canonical() != address {
+        return None;
+    }
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    let prefix_bits = prefix.unwrap_or(bits);
+    (prefix_bits <= bits).then_some(IpNet {
+        address,
+        prefix_bits,
+    })
+}
+
+/// What is open by default is open on loopback only.
+fn open_defaults(r: &mut Reader<'_>, config: &mut Config) {
+    let public = config.listen.public;
+    let said = r.text_given("auth.anonymous").is_some();
+    if !said {
+        let loopback = public.ip().is_loopback();
+        config.auth.anonymous = if loopback {
+            Anonymous::Speak
+        } else {
+            Anonymous::Deny
+        };
+        if !loopback && config.auth.keys.is_empty() {
+            r.mistake(
+                "listen.public",
+                format!("{public}, which others can reach, with the open defaults"),
+                "a public address together with keys, or with auth.anonymous said",
+                Some("set DANMAKU_AUTH__SECRET (or [[auth.keys]]), or say who may enter: DANMAKU_AUTH__ANONYMOUS=deny|watch|speak (auth.anonymous)"),
+            );
+        }
+    }
+    let internal = config.listen.internal;
+    if !internal.ip().is_loopback() && config.api_keys.is_empty() {
+        r.mistake(
+            "listen.internal",
+            format!("{internal}, which others can reach, without an API key"),
+            "a public address together with api_keys",
+            Some("set DANMAKU_API_KEY (or [[api_keys]])"),
+        );
+    }
+}
+
+fn cross_check(r: &mut Reader<'_>, config: &Config) {
+    let listen = &config.listen;
+    if listen.public == listen.internal && listen.public.port() != 0 {
+        let found = format!("{}, which is listen.public too", listen.internal);
+        r.mistake("listen.internal", found, "another address", None);
+    }
+    let limits = &config.limits;
+    if limits.text_bytes_max > limits.message_bytes_max {
+        let found = format!("{} bytes", limits.text_bytes_max);
+        let allowed = format!(
+            "at most limits.message_bytes_max, {} bytes",
+            limits.message_bytes_max
+        );
+        r.mistake("limits.text_bytes_max", found, &allowed, None);
+    }
+    if config.rooms.default.log_bytes_max < limits.message_bytes_max {
+        let found = format!("{} bytes", config.rooms.default.log_bytes_max);
+        let allowed = format!(
+            "at least limits.message_bytes_max, {} bytes",
+            limits.message_bytes_max
+        );
+        r.mistake("rooms.log_bytes_max", found, &allowed, None);
+    }
+    if !r.text("redis.url").is_empty() {
+        r.mistake(
+            "redis.url",
+            "a URL",
+            "\"\": this version runs as one node",
+            Some("leave redis.url, DANMAKU_REDIS__URL and --redis out"),
+        );
+    }
+}
+
+fn keys(gathered: &Gathered, mistakes: &mut Vec<Mistake>) -> Vec<KeySpec> {
+    let mut specs: Vec<KeySpec> = Vec::new();
+    for (array, entry) in entries(gathered, "auth.keys") {
+        let mut r = reader(array, entry, mistakes);
+        let kid = r.text("kid");
+        let algorithm = match r.text("algorithm").as_str() {
+            "HS256" => Some(Algorithm::Hs256),
+            "HS384" => Some(Algorithm::Hs384),
+            "HS512" => Some(Algorithm::Hs512),
+            "RS256" => Some(Algorithm::Rs256),
+            "ES256" => Some(Algorithm::Es256),
+            "EdDSA" => Some(Algorithm::EdDsa),
+            _ => None,
+        };
+        if !entry.values.contains_key("algorithm") {
+            missing(
+                &mut r,
+                entry,
+                "algorithm",
+                "HS256, HS384, HS512, RS256, ES256 or EdDSA",
+            );
+        }
+        if kid.is_empty() {
+            missing(&mut r, entry, "kid", "a name, unique among the keys");
+        } else if specs.iter().any(|spec| spec.kid == kid) {
+            r.mistake(
+                "kid",
+                format!("\"{kid}\" a second time"),
+                "a name, unique among the keys",
+                None,
+            );
+        }
+        let material = key_material(&mut r, entry, algorithm);
+        if let (Some(algorithm), Some(material)) = (algorithm, material) {
+            specs.push(KeySpec {
+                kid,
+                algorithm,
+                material,
+            });
+        }
+    }
+    if let Some(secret) = &gathered.secret {
+        match check_secret(secret.as_bytes(), Algorithm::Hs256) {
+            Ok(()) => specs.push(KeySpec {
+                kid: "default".into(),
+                algorithm: Algorithm::Hs256,
+                material: KeyMaterial::Secret(secret.clone().into_bytes()),
+            }),
+            Err(weak) => mistakes.push(weak.mistake("environment", "DANMAKU_AUTH__SECRET")),
+        }
+    }
+    specs
+}
+
+fn key_material(
+    r: &mut Reader<'_>,
+    entry: &Entry,
+    algorithm: Option<Algorithm>,
+) -> Option<KeyMaterial> {
+    let given: Vec<&str> = ["secret", "secret_file", "public_key_file"]
+        .into_iter()
+        .filter(|name| entry.values.contains_key(name))
+        .collect();
+    let [name] = given[..] else {
+        let found = match given.len() {
+            0 => "none of them".to_string(),
+            _ => given.join(" and "),
+        };
+        let allowed = "exactly one of secret, secret_file and public_key_file";
+        missing_as(r, entry, "secret", &found, allowed);
+        return None;
+    };
+    let value = r.text(name);
+    let bytes = match name {
+        "secret" => value.into_bytes(),
+        file => read_file(r, file, &value)?,
+    };
+    let algorithm = algorithm?;
+    let shared = matches!(
+        algorithm,
+        Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512
+    );
+    if shared == (name == "public_key_file") {
+        let allowed = match shared {
+            true => "secret or secret_file, for an HS algorithm",
+            false => "public_key_file, for RS256, ES256 and EdDSA",
+        };
+        r.mistake(name, name, allowed, None);
+        return None;
+    }
+    if !shared {
+        return Some(KeyMaterial::PublicPem(bytes));
+    }
+    match check_secret(&bytes, algorithm) {
+        Ok(()) => Some(KeyMaterial::Secret(bytes)),
+        Err(weak) => {
+            let place = r.given.get(name).map_or("", |given| given.place.as_str());
+            let mistake = weak.mistake(place, &format!("auth.keys.{name}"));
+            r.mistakes.push(mistake);
+            None
+        }
+    }
+}
+
+fn api_keys(gathered: &Gathered, mistakes: &mut Vec<Mistake>) -> Vec<ApiKey> {
+    let mut keys: Vec<ApiKey> = Vec::new();
+    for (array, entry) in entries(gathered, "api_keys") {
+        let mut r = reader(array, entry, mistakes);
+        let name = r.text("name");
+        if name.is_empty() {
+            missing(&mut r, entry, "name", "a name, unique among the keys");
+        } else if keys.iter().any(|key| key.name == name) {
+            r.mistake(
+                "name",
+                format!("\"{name}\" a second time"),
+                "a name, unique among the keys",
+                None,
+            );
+        }
+        let (key, path) = match (r.text_given("key"), r.text_given("key_file")) {
+            (Some(key), None) => (Some(key), "key"),
+            (None, Some(file)) => {
+                let bytes = read_file(&mut r, "key_file", &file);
+                (
+                    bytes.and_then(|bytes| String::from_utf8(bytes).ok()),
+                    "key_file",
+                )
+            }
+            (given, _) => {
+                let found = if given.is_some() {
+                    "both"
+                } else {
+                    "none of them"
+                };
+                missing_as(
+                    &mut r,
+                    entry,
+                    "key",
+                    found,
+                    "exactly one of key and key_file",
+                );
+                continue;
+            }
+        };
+        let Some(key) = key else { continue };
+        match check_api_key(&key) {
+            Ok(()) => keys.push(ApiKey { name, key }),
+            Err(weak) => {
+                let place = r.given.get(path).map_or("", |given| given.place.as_str());
+                let mistake = weak.mistake(place, &format!("api_keys.{path}"));
+                r.mistakes.push(mistake);
+            }
+        }
+    }
+    if let Some(key) = &gathered.api_key {
+        match check_api_key(key) {
+            Ok(()) => keys.push(ApiKey {
+                name: "default".into(),
+                key: key.clone(),
+            }),
+            Err(weak) => mistakes.push(weak.mistake("environment", "DANMAKU_API_KEY")),
+        }
+    }
+    keys
+}
+
+fn class(
+    entry: &Entry,
+    default: &RoomClass,
+    mistakes: &mut Vec<Mistake>,
+) -> Option<(String, RoomClass)> {
+    let array = ARRAYS.iter().find(|array| array.path == "rooms.class")?;
+    let mut r = reader(array, entry, mistakes);
+    let pattern = r.text("match");
+    let name = pattern.strip_suffix('*').unwrap_or(&pattern);
+    if !name.is_empty() && !crate::base::ids::RoomId::is_valid(name) || pattern.is_empty() {
+        missing_as(
+            &mut r,
+            entry,
+            "match",
+            &format!("\"{pattern}\""),
+            "a room id, or a prefix ending in *",
+        );
+    }
+    let given = |key: &str| entry.values.contains_key(key);
+    let class = RoomClass {
+        access: match given("access") {
+            true => access(&r.text("access")),
+            false => default.access,
+        },
+        history_lines: r
+            .number_given("history_lines")
+            .map_or(default.history_lines, |n| n as usize),
+        log_bytes_max: r
+            .number_given("log_bytes_max")
+            .map_or(default.log_bytes_max, |n| n as usize),
+        tick: match given("tick") {
+            true => tick(&r.text("tick")),
+            false => default.tick,
+        },
+        deliver_per_s_max: r.number_given("deliver_per_s_max").unwrap_or(0) as u32,
+        idle_after_ms: r
+            .number_given("idle_after")
+            .unwrap_or(default.idle_after_ms),
+    };
+    Some((pattern, class))
+}
+
+fn entries<'a>(
+    gathered: &'a Gathered,
+    path: &str,
+) -> impl Iterator<Item = (&'static Array, &'a Entry)> {
+    let array = ARRAYS.iter().find(|array| array.path == path);
+    let entries = gathered.arrays.get(path).map_or(&[][..], Vec::as_slice);
+    array
+        .into_iter()
+        .flat_map(move |array| entries.iter().map(move |entry| (array, entry)))
+}
+
+fn reader<'a>(
+    array: &'static Array,
+    entry: &'a Entry,
+    mistakes: &'a mut Vec<Mistake>,
+) -> Reader<'a> {
+    Reader {
+        keys: array.keys,
+        above: format!("{}.", array.path),
+        given: &entry.values,
+        mistakes,
+    }
+}
+
+fn missing(r: &mut Reader<'_>, entry: &Entry, name: &str, allowed: &str) {
+    missing_as(r, entry, name, "nothing", allowed);
+}
+
+fn missing_as(r: &mut Reader<'_>, entry: &Entry, name: &str, found: &str, allowed: &str) {
+    r.mistakes.push(Mistake {
+        place: entry.place.clone(),
+        key: format!("{}{name}", r.above),
+        found: found.into(),
+        allowed: allowed.into(),
+        hint: None,
+    });
+}
+
+/// A file's content without the line end that editors leave.
+fn read_file(r: &mut Reader<'_>, key: &str, path: &str) -> Option<Vec<u8>> {
+    match std::fs::read(Path::new(path)) {
+        Ok(mut bytes) => {
+            while bytes.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {
+                bytes.pop();
+            }
+            Some(bytes)
+        }
+        Err(error) => {
+            r.mistake(
+                key,
+                format!("\"{path}\": {error}"),
+                "a file that can be read",
+                None,
+            );
+            None
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

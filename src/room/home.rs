@@ -1,0 +1,349 @@
+//! A room's home: the only writer of its numbering, its history, its presence and its budget.
+//!
+//! Owned by one shard thread. What comes in is judged, numbered and rendered once into the open batch; at the end of the
+//! turn the batch is sealed. It never sends: it says which shards host members.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::ask::{
+    Author, Content, Detail, Encoding, HistoryPage, Join, Joined, Leave, MembersPage, Patch,
+    Publish, Published, Sealed,
+};
+use super::history::History;
+use super::once::Seen;
+use super::presence::Presence;
+use super::seal::{Batch, Kind};
+use crate::base::clock::Now;
+use crate::base::identity::Access;
+use crate::base::ids::{Epoch, RoomId, ShardId, UserId};
+use crate::base::rate::{Bucket, Rate};
+use crate::base::refusal::{Code, Refusal};
+use crate::config::checked::{Limits, RoomClass, Tick};
+use crate::proto::danmaku::server;
+use serde_json::value::RawValue;
+
+/// The online count is told at most this often.
+const ONLINE_EVERY_MS: u64 = 1000;
+
+/// One room, at home.
+#[derive(Debug)]
+pub struct Home {
+    id: RoomId,
+    epoch: Epoch,
+    /// The newest number given; lines above `sealed_seq` are in the open batch.
+    seq: u64,
+    sealed_seq: u64,
+    settings: Settings,
+    batch: Batch,
+    history: History,
+    presence: Presence,
+    lines: Bucket,
+    seen: Seen,
+    online_told: u32,
+    online_told_ms: Option<u64>,
+    created_ms: u64,
+    active_ms: u64,
+}
+
+/// What the room's class says, and what its owner has said over it.
+#[derive(Debug)]
+struct Settings {
+    class: RoomClass,
+    title: Box<str>,
+    access: Option<Access>,
+    tick_ms: Option<u32>,
+    data: Option<Arc<RawValue>>,
+    /// Somebody set something: the room is kept although nobody is in it.
+    configured: bool,
+}
+
+impl Home {
+    /// A room that begins now, on a node of `shards`.
+    pub fn new(id: RoomId, class: &RoomClass, epoch: Epoch, now: Now, shards: usize) -> Home {
+        Home {
+            id,
+            epoch,
+            seq: 0,
+            sealed_seq: 0,
+            settings: Settings {
+                class: class.clone(),
+                title: "".into(),
+                access: None,
+                tick_ms: None,
+                data: None,
+                configured: false,
+            },
+            batch: Batch::default(),
+            history: History::default(),
+            presence: Presence::new(shards),
+            lines: Bucket::default(),
+            seen: Seen::default(),
+            online_told: 0,
+            online_told_ms: None,
+            created_ms: now.unix_ms,
+            active_ms: now.mono_ms(),
+        }
+    }
+
+    /// Its numbering.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Who is let in.
+    pub fn access(&self) -> Access {
+        self.settings.access.unwrap_or(self.settings.class.access)
+    }
+
+    /// Connections in it.
+    pub fn online(&self) -> u32 {
+        self.presence.online()
+    }
+
+    /// Shards that host members.
+    pub fn hosts(&self) -> impl Iterator<Item = ShardId> + '_ {
+        self.presence.hosts()
+    }
+
+    /// Lets a viewer in. The answer's `seq` is the newest *sealed* number: what is in the open batch reaches the viewer's
+    /// shard after the answer, by the log, and is not repeated in `messages`.
+    ///
+    /// # Errors
+    /// `login_required`, `room_forbidden`.
+    pub fn join(&mut self, join: Join, now: Now) -> Result<Joined, Refusal> {
+        self.access().admits(join.who.as_deref(), &self.id)?;
+        self.active_ms = now.mono_ms();
+        let user = join.who.as_ref().map(|who| &who.user);
+        self.presence.enter(user, join.seat, now.unix_ms);
+        let messages = join
+            .resume
+            .and_then(|(epoch, seq)| self.recovered(epoch, seq));
+        Ok(Joined {
+            epoch: self.epoch,
+            seq: self.sealed_seq,
+            online: self.online(),
+            recovered: messages.is_some(),
+            messages,
+        })
+    }
+
+    /// Everything sealed after `seq`, if `seq` is of this numbering and nothing between has been let go.
+    fn recovered(&self, epoch: Epoch, seq: u64) -> Option<Vec<Bytes>> {
+        let known = epoch == self.epoch && seq <= self.sealed_seq;
+        let complete = seq == self.sealed_seq || seq + 1 >= self.history.oldest()?;
+        (known && complete).then(|| self.history.after(seq).cloned().collect())
+    }
+
+    /// A member went. One that had joined another numbering is not known here.
+    pub fn leave(&mut self, leave: &Leave, now: Now) {
+        if leave.epoch == self.epoch {
+            self.presence.leave(leave.who.as_ref(), leave.seat);
+            self.active_ms = now.mono_ms();
+        }
+    }
+
+    /// Judges, numbers and renders. Done once per idempotency key.
+    ///
+    /// # Errors
+    /// `login_required`, `room_forbidden`, `rate_limited`, `idempotency_mismatch`.
+    pub fn publish(
+        &mut self,
+        publish: Publish,
+        limits: &Limits,
+        now: Now,
+    ) -> Result<Published, Refusal> {
+        if !publish.exempt {
+            self.access().admits(publish.who.as_deref(), &self.id)?;
+        }
+        if let Some(once) = &publish.once
+            && let Some(published) = self.seen.find(once, now.mono_ms())?
+        {
+            return Ok(published);
+        }
+        if !publish.exempt && matches!(publish.content, Content::Line { .. }) {
+            self.spend_line(limits, now)?;
+        }
+        self.seq += 1;
+        let published = Published {
+            epoch: self.epoch,
+            seq: self.seq,
+        };
+        self.render(&publish.author, &publish.content, now);
+        self.active_ms = now.mono_ms();
+        if let Some(once) = publish.once {
+            self.seen.keep(once, published, now.mono_ms());
+        }
+        Ok(published)
+    }
+
+    fn spend_line(&mut self, limits: &Limits, now: Now) -> Result<(), Refusal> {
+        let rate = Rate {
+            per_s: limits.room_lines_per_s,
+            burst: limits.room_lines_per_s,
+        };
+        self.lines.take(rate, now.mono_ms()).map_err(|wait_ms| {
+            let reason = format!("more than {} lines per second in {}", rate.per_s, self.id);
+            Refusal::new(Code::RateLimited, reason).retry(wait_ms)
+        })
+    }
+
+    fn render(&mut self, author: &Author, content: &Content, now: Now) {
+        let (room, seq, ts_ms) = (&self.id, self.seq, now.unix_ms);
+        match content {
+            Content::Line { text, style, data } => {
+                let user = match author {
+                    Author::Anonymous => None,
+                    Author::User(user) => Some(user),
+                };
+                let line = server::Line {
+                    room,
+                    seq,
+                    ts_ms,
+                    user,
+                    text,
+                    style: *style,
+                    data: data.as_deref(),
+                };
+                self.batch
+                    .put(Kind::Line, now.mono_ns, |out| server::danmaku(out, &line));
+            }
+            Content::Event { event, data } => {
+                let event = server::Event {
+                    room,
+                    seq,
+                    ts_ms,
+                    event,
+                    data: data.as_deref(),
+                };
+                self.batch
+                    .put(Kind::Event, now.mono_ns, |out| server::event(out, &event));
+            }
+        }
+    }
+
+    /// When the open batch is to be sealed, in monotonic ns; `None` when nothing is open.
+    pub fn due_ns(&self) -> Option<u64> {
+        let begun_ns = self.batch.begun_ns()?;
+        let tick_ms = match (self.settings.tick_ms, self.settings.class.tick) {
+            (Some(tick_ms), _) | (None, Tick::EveryMs(tick_ms)) => tick_ms,
+            (None, Tick::Auto) => 0,
+        };
+        Some(begun_ns + u64::from(tick_ms) * 1_000_000)
+    }
+
+    /// Closes the open batch: once for the node, one chunk for each encoding that members use. `None` when nothing is open.
+    pub fn seal(&mut self) -> Option<Arc<Sealed>> {
+        let begun_ns = self.batch.begun_ns()?;
+        let uses = Encoding::ALL.map(|encoding| self.presence.uses(encoding));
+        let sealed = self.batch.seal(uses);
+        let class = &self.settings.class;
+        for (seq, json) in (self.sealed_seq + 1..).zip(sealed.numbered) {
+            self.history
+                .push(seq, json, class.history_lines, class.log_bytes_max);
+        }
+        self.sealed_seq = self.seq;
+        Some(Arc::new(Sealed {
+            room: self.id.clone(),
+            epoch: self.epoch,
+            chunks: sealed.chunks,
+            events: sealed.events,
+            lines: sealed.lines,
+            begun_ns,
+        }))
+    }
+
+    /// Whether the online count is another than what members were told.
+    pub fn online_changed(&self) -> bool {
+        self.online() != self.online_told && self.online() > 0
+    }
+
+    /// Whether it may be told now: at most once a second.
+    pub fn online_due(&self, now_ms: u64) -> bool {
+        let told = |told_ms: u64| told_ms + ONLINE_EVERY_MS <= now_ms;
+        self.online_changed() && self.online_told_ms.is_none_or(told)
+    }
+
+    /// Puts the online count into the open batch: not numbered, not kept.
+    pub fn put_online(&mut self, now: Now) {
+        let count = self.online();
+        self.online_told = count;
+        self.online_told_ms = Some(now.mono_ms());
+        let room = &self.id;
+        self.batch.put(Kind::Comfort, now.mono_ns, |out| {
+            server::online(out, room, u64::from(count));
+        });
+    }
+
+    /// Recent lines and events, ascending: with `since` the oldest `limit` after it, without it the newest `limit`.
+    pub fn history(&self, since: Option<u64>, limit: usize) -> HistoryPage {
+        let messages = match since {
+            Some(since) => self.history.after(since).take(limit).cloned().collect(),
+            None => self.history.newest(limit).cloned().collect(),
+        };
+        HistoryPage {
+            epoch: self.epoch,
+            seq: self.sealed_seq,
+            messages,
+        }
+    }
+
+    /// A page of members.
+    pub fn members(&self, limit: usize, after: Option<&str>) -> MembersPage {
+        self.presence.page(limit, after)
+    }
+
+    /// A user's connections here, and the shards that hold them.
+    pub fn kick_targets(&self, user: &UserId) -> (u32, Vec<ShardId>) {
+        self.presence.find(user)
+    }
+
+    /// What the room is.
+    pub fn detail(&self) -> Detail {
+        let settings = &self.settings;
+        Detail {
+            room: self.id.clone(),
+            online: self.online(),
+            users: self.presence.users(),
+            epoch: self.epoch,
+            seq: self.seq,
+            title: settings.title.clone(),
+            access: self.access(),
+            tick_ms: settings.tick_ms.or(match settings.class.tick {
+                Tick::Auto => None,
+                Tick::EveryMs(tick_ms) => Some(tick_ms),
+            }),
+            data: settings.data.clone(),
+            created_ms: self.created_ms,
+            peak: self.presence.peak(),
+        }
+    }
+
+    /// Sets what is given. The room is kept from now on, until it is closed.
+    pub fn put(&mut self, patch: Patch) -> Detail {
+        let settings = &mut self.settings;
+        settings.configured = true;
+        if let Some(title) = patch.title {
+            settings.title = title;
+        }
+        settings.access = patch.access.or(settings.access);
+        settings.tick_ms = patch.tick_ms.or(settings.tick_ms);
+        if let Some(data) = patch.data {
+            settings.data = Some(data.into());
+        }
+        self.detail()
+    }
+
+    /// New defaults, on reload; what its owner has set stays.
+    pub fn apply_class(&mut self, class: &RoomClass) {
+        self.settings.class = class.clone();
+    }
+
+    /// Whether nobody would miss it: empty, not configured, and never spoken in or quiet for its class's time.
+    pub fn forgettable(&self, now_ms: u64) -> bool {
+        let class = &self.settings.class;
+        let unused = self.online() == 0 && !self.settings.configured && self.due_ns().is_none();
+        unused && (self.seq == 0 || self.active_ms + class.idle_after_ms <= now_ms)
+    }
+}

@@ -1,0 +1,289 @@
+//! The rooms whose home is this shard: found, opened, sealed, forgotten. Also the flood buckets of users whose home it is.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::Shard;
+use crate::base::clock::Now;
+use crate::base::identity::Access;
+use crate::base::ids::{Epoch, RoomId, UserId};
+use crate::base::limits;
+use crate::base::rate::{Bucket, Rate};
+use crate::base::refusal::{Code, Refusal};
+use crate::base::rng::Rng;
+use crate::bus::Msg;
+use crate::config::checked::Rooms;
+use crate::room::ask::{Detail, Leave, Published};
+use crate::room::home::Home;
+use crate::telemetry::table::{Bucket as Flooded, Counter};
+
+/// How often the home looks for rooms whose online count is to be told.
+const ONLINE_TICK_MS: u64 = 100;
+
+/// Home rooms of one shard.
+pub struct Homes {
+    shards: usize,
+    rooms: HashMap<RoomId, Home>,
+    /// Rooms with an open batch, oldest first. A room stands here at most once.
+    open: VecDeque<RoomId>,
+    is_open: HashSet<RoomId>,
+    /// Rooms whose online count changed and is still to be told.
+    online: Vec<RoomId>,
+    is_online: HashSet<RoomId>,
+    online_at_ms: u64,
+    users: HashMap<UserId, Bucket>,
+    /// Where the slow sweep for forgettable rooms goes on.
+    sweep: Vec<RoomId>,
+}
+
+impl Homes {
+    /// No rooms yet, on a node of `shards`.
+    pub fn new(shards: usize) -> Homes {
+        Homes {
+            shards,
+            rooms: HashMap::new(),
+            open: VecDeque::new(),
+            is_open: HashSet::new(),
+            online: Vec::new(),
+            is_online: HashSet::new(),
+            online_at_ms: 0,
+            users: HashMap::new(),
+            sweep: Vec::new(),
+        }
+    }
+
+    /// Rooms here.
+    pub fn len(&self) -> usize {
+        self.rooms.len()
+    }
+
+    /// A room that exists.
+    ///
+    /// # Errors
+    /// `room_not_found`.
+    pub fn find(&mut self, room: &RoomId) -> Result<&mut Home, Refusal> {
+        self.rooms.get_mut(room).ok_or_else(|| not_found(room))
+    }
+
+    /// A room, begun if need be.
+    ///
+    /// # Errors
+    /// `busy` when the shard has as many rooms as it may.
+    pub fn open(
+        &mut self,
+        room: &RoomId,
+        classes: &Rooms,
+        now: Now,
+        rng: &mut Rng,
+    ) -> Result<&mut Home, Refusal> {
+        if !self.rooms.contains_key(room) {
+            if self.rooms.len() >= limits::HOME_ROOMS_MAX {
+                let reason = format!("this shard has {} rooms already", self.rooms.len());
+                return Err(Refusal::new(Code::Busy, reason).retry(10_000));
+            }
+            let epoch = Epoch::begin(now.unix_ms, rng.next_u64());
+            let class = classes.class_of(room.as_str());
+            let home = Home::new(room.clone(), class, epoch, now, self.shards);
+            self.rooms.insert(room.clone(), home);
+        }
+        self.find(room)
+    }
+
+    /// Ends a room.
+    ///
+    /// # Errors
+    /// `room_not_found`.
+    pub fn remove(&mut self, room: &RoomId) -> Result<Home, Refusal> {
+        self.rooms.remove(room).ok_or_else(|| not_found(room))
+    }
+
+    /// Who a room lets in: as its owner said, or as its class does.
+    pub fn access(&self, room: &RoomId, classes: &Rooms) -> Access {
+        match self.rooms.get(room) {
+            Some(home) => home.access(),
+            None => classes.class_of(room.as_str()).access,
+        }
+    }
+
+    /// A member went.
+    pub fn leave(&mut self, room: &RoomId, leave: &Leave, now: Now) {
+        if let Some(home) = self.rooms.get_mut(room) {
+            home.leave(leave, now);
+            self.touched(room, now.mono_ms());
+        }
+    }
+
+    /// Something was asked of a room: it may have an open batch now, or another count.
+    pub fn touched(&mut self, room: &RoomId, now_ms: u64) {
+        let Some(home) = self.rooms.get_mut(room) else {
+            return;
+        };
+        if home.due_ns().is_some() && self.is_open.insert(room.clone()) {
+            self.open.push_back(room.clone());
+        }
+        if home.online_changed() && self.is_online.insert(room.clone()) {
+            self.online.push(room.clone());
+            self.online_at_ms = self.online_at_ms.max(now_ms + 1);
+        }
+    }
+
+    /// One line's worth of a user's bucket.
+    ///
+    /// # Errors
+    /// Milliseconds until there is one.
+    pub fn spend_user(&mut self, user: &UserId, rate: Rate, now_ms: u64) -> Result<(), u32> {
+        if let Some(bucket) = self.users.get_mut(user) {
+            return bucket.take(rate, now_ms);
+        }
+        let mut bucket = Bucket::default();
+        let taken = bucket.take(rate, now_ms);
+        self.users.insert(user.clone(), bucket);
+        taken
+    }
+
+    /// The rooms after `after` in the order of `GET /rooms`: most viewers first, then by id.
+    pub fn top(&self, limit: usize, after: Option<&(u32, Box<str>)>) -> Vec<Detail> {
+        let mut best: BTreeSet<(std::cmp::Reverse<u32>, &RoomId)> = BTreeSet::new();
+        let after = after.map(|(online, room)| (std::cmp::Reverse(*online), &**room));
+        for (id, home) in &self.rooms {
+            let key = (std::cmp::Reverse(home.online()), id);
+            if after.is_some_and(|after| (key.0, id.as_str()) <= after) {
+                continue;
+            }
+            best.insert(key);
+            if best.len() > limit {
+                best.pop_last();
+            }
+        }
+        let detail = |(_, id): (_, &RoomId)| self.rooms.get(id).map(Home::detail);
+        best.into_iter().filter_map(detail).collect()
+    }
+
+    /// New settings for rooms that have none of their own.
+    pub fn apply_classes(&mut self, classes: &Rooms) {
+        for (id, home) in &mut self.rooms {
+            home.apply_class(classes.class_of(id.as_str()));
+        }
+    }
+
+    /// When the soonest open batch is due, in monotonic ns.
+    pub fn next_due_ns(&self) -> Option<u64> {
+        let due = |room| self.rooms.get(room).and_then(Home::due_ns);
+        self.open.iter().filter_map(due).min()
+    }
+
+    /// When online counts are to be looked at.
+    pub fn online_due_ms(&self) -> Option<u64> {
+        (!self.online.is_empty()).then_some(self.online_at_ms)
+    }
+}
+
+impl Shard {
+    /// The seal step of the turn: every open batch that is due.
+    pub(super) fn seal_homes(&mut self) {
+        self.put_online_counts();
+        for _ in 0..self.homes.open.len() {
+            let Some(room) = self.homes.open.pop_front() else {
+                return;
+            };
+            let due_ns = self.homes.rooms.get(&room).and_then(Home::due_ns);
+            match due_ns {
+                Some(due_ns) if due_ns > self.now.mono_ns => self.homes.open.push_back(room),
+                Some(_) => {
+                    self.homes.is_open.remove(&room);
+                    self.seal_home(&room);
+                }
+                None => {
+                    self.homes.is_open.remove(&room);
+                }
+            }
+        }
+    }
+
+    /// Seals one room's open batch: into this shard's own logs, and by mail to every other shard that hosts members.
+    pub(super) fn seal_home(&mut self, room: &RoomId) {
+        let Some(home) = self.homes.rooms.get_mut(room) else {
+            return;
+        };
+        let Some(sealed) = home.seal() else {
+            return;
+        };
+        for shard in home.hosts() {
+            if shard == self.id {
+                self.hosting.append(&sealed, self.now.mono_ms());
+            } else {
+                self.mail.post(shard, Msg::Sealed(Arc::clone(&sealed)));
+            }
+        }
+    }
+
+    fn put_online_counts(&mut self) {
+        let now_ms = self.now.mono_ms();
+        if self.homes.online.is_empty() || self.homes.online_at_ms > now_ms {
+            return;
+        }
+        self.homes.online_at_ms = now_ms + ONLINE_TICK_MS;
+        let changed = std::mem::take(&mut self.homes.online);
+        for room in changed {
+            let home = self.homes.rooms.get_mut(&room);
+            match home.filter(|home| home.online_changed()) {
+                None => {
+                    self.homes.is_online.remove(&room);
+                }
+                Some(home) if home.online_due(now_ms) => {
+                    home.put_online(self.now);
+                    self.homes.is_online.remove(&room);
+                    self.homes.touched(&room, now_ms);
+                }
+                Some(_) => self.homes.online.push(room),
+            }
+        }
+    }
+
+    /// Counts what a publish came to.
+    pub(super) fn count_publish(&self, is_event: bool, answer: &Result<Published, Refusal>) {
+        match answer {
+            Ok(_) if is_event => self.metrics.inc(Counter::EventsTotal),
+            Ok(_) => self.metrics.inc(Counter::LinesTotal),
+            Err(refusal) => {
+                self.metrics.line_refused(refusal.code);
+                if refusal.code == Code::RateLimited {
+                    self.metrics.rate_limited(Flooded::Room);
+                }
+            }
+        }
+    }
+
+    /// Once a second: forgets rooms nobody needs and buckets that are full again, a bounded number each time.
+    pub(super) fn forget_idle(&mut self) {
+        let now_ms = self.now.mono_ms();
+        let homes = &mut self.homes;
+        if homes.sweep.is_empty() {
+            homes.sweep = homes.rooms.keys().cloned().collect();
+            let settings = &self.policy.config.limits;
+            let rate = Rate {
+                per_s: settings.lines_per_s,
+                burst: settings.line_burst,
+            };
+            homes
+                .users
+                .retain(|_, bucket| !bucket.is_full(rate, now_ms));
+        }
+        for _ in 0..limits::ROOMS_SWEPT_PER_SECOND {
+            let Some(room) = homes.sweep.pop() else {
+                return;
+            };
+            if homes
+                .rooms
+                .get(&room)
+                .is_some_and(|home| home.forgettable(now_ms))
+            {
+                homes.rooms.remove(&room);
+            }
+        }
+    }
+}
+
+fn not_found(room: &RoomId) -> Refusal {
+    Refusal::new(Code::RoomNotFound, format!("no room {room}"))
+}

@@ -1,0 +1,269 @@
+//! Messages in: from other shards, from the main thread, from this shard to itself. Part of the shard's turn.
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::viewer::busy;
+use crate::base::identity::Access;
+use crate::base::ids::RoomId;
+use crate::base::limits;
+use crate::base::rate::Rate;
+use crate::base::refusal::{Code, Refusal};
+use crate::bus::{Answer, Control, Msg, NodeAsk, ReplyTo, RoomAsk, ShardInfo};
+use crate::room::ask::{Content, Leave, Publish};
+use crate::telemetry::table::Bucket;
+
+impl Shard {
+    /// The mailbox step of the turn: a bounded number of messages.
+    pub(super) fn take_mailbox(&mut self) {
+        self.mail.begin();
+        for _ in 0..limits::MESSAGES_PER_TURN {
+            match self.mail.next() {
+                Some(msg) => self.message(msg),
+                None => return,
+            }
+        }
+    }
+
+    /// Messages of this shard to itself. Each causes at most one more, so this ends.
+    pub(super) fn take_local(&mut self) {
+        while let Some(msg) = self.mail.next_local() {
+            self.message(msg);
+        }
+    }
+
+    fn message(&mut self, msg: Msg) {
+        match msg {
+            Msg::Ask { room, ask, from } => self.asked_of_room(room, ask, from),
+            Msg::Publish {
+                room,
+                publish,
+                judge_user: true,
+                from,
+            } => self.judge_user(room, publish, from),
+            Msg::Publish {
+                room,
+                publish,
+                judge_user: false,
+                from,
+            } => self.publish_at_home(room, *publish, from),
+            Msg::Node { ask, from } => self.asked_of_node(ask, from),
+            Msg::Answer { to, room, answer } => self.take_answer(to, room, answer),
+            Msg::Sealed(sealed) => {
+                let now_ms = self.now.mono_ms();
+                self.hosting.append(&sealed, now_ms);
+            }
+            Msg::Kick {
+                room,
+                epoch,
+                user,
+                reason,
+            } => self.kick(&room, epoch, &user, &reason),
+            Msg::Closed {
+                room,
+                epoch,
+                reason,
+            } => self.room_closed(&room, epoch, &reason),
+            Msg::Control(Control::Reload(policy)) => {
+                self.policy = policy;
+                self.homes.apply_classes(&self.policy.config.rooms);
+            }
+            Msg::Control(Control::Drain { batch, interval_ms }) => {
+                self.begin_drain(batch, interval_ms);
+            }
+            Msg::Control(Control::Stop) => self.stop = true,
+        }
+    }
+
+    /// Answers whoever waits, wherever they are.
+    pub(super) fn answer(
+        &mut self,
+        to: ReplyTo,
+        room: Option<RoomId>,
+        answer: Result<Answer, Refusal>,
+    ) {
+        if let Some(shard) = to.shard() {
+            self.mail.post(shard, Msg::Answer { to, room, answer });
+        }
+    }
+
+    fn take_answer(&mut self, to: ReplyTo, room: Option<RoomId>, answer: Result<Answer, Refusal>) {
+        match (to, room) {
+            (ReplyTo::Conn { conn, id, .. }, Some(room)) => {
+                self.viewer_answered(conn, id, &room, answer);
+            }
+            (ReplyTo::Exchange { exchange, part, .. }, _) => {
+                self.exchange_answered(exchange, part, answer);
+            }
+            (ReplyTo::Conn { .. } | ReplyTo::Nobody, _) => {}
+        }
+    }
+
+    /// This shard is the author's user-home: one token of their bucket, whatever room and shard they speak from.
+    fn judge_user(&mut self, room: RoomId, publish: Box<Publish>, from: ReplyTo) {
+        let limits = &self.policy.config.limits;
+        let rate = Rate {
+            per_s: limits.lines_per_s,
+            burst: limits.line_burst,
+        };
+        let now_ms = self.now.mono_ms();
+        let judged = match &publish.who {
+            Some(identity) => self.homes.spend_user(&identity.user.id, rate, now_ms),
+            None => Ok(()),
+        };
+        match judged {
+            Ok(()) => self.publish(room, publish, false, from),
+            Err(wait_ms) => {
+                self.metrics.line_refused(Code::RateLimited);
+                self.metrics.rate_limited(Bucket::User);
+                let reason = format!("more than {} lines per second of one user", rate.per_s);
+                let refusal = Refusal::new(Code::RateLimited, reason).retry(wait_ms);
+                self.answer(from, Some(room), Err(refusal));
+            }
+        }
+    }
+
+    fn asked_of_room(&mut self, room: RoomId, ask: RoomAsk, from: ReplyTo) {
+        let answer = match ask {
+            RoomAsk::Leave(leave) => {
+                self.homes.leave(&room, &leave, self.now);
+                return;
+            }
+            RoomAsk::Admit { who, then } => {
+                let access = self.homes.access(&room, &self.policy.config.rooms);
+                match admit(access, who.as_deref(), &room) {
+                    Ok(()) => return self.asked_of_room(room, *then, from),
+                    Err(refusal) => Err(refusal),
+                }
+            }
+            RoomAsk::Join(join) => {
+                let (who, seat) = (join.who.as_ref().map(|who| who.user.id.clone()), join.seat);
+                self.homes
+                    .open(&room, &self.policy.config.rooms, self.now, &mut self.rng)
+                    .and_then(|home| home.join(join, self.now))
+                    .map(|joined| Answer::Joined {
+                        undo: Box::new(Leave {
+                            who,
+                            epoch: joined.epoch,
+                            seat,
+                        }),
+                        joined: Box::new(joined),
+                    })
+            }
+            RoomAsk::Put(patch) => self
+                .homes
+                .open(&room, &self.policy.config.rooms, self.now, &mut self.rng)
+                .map(|home| Answer::Detail(Box::new(home.put(*patch)))),
+            RoomAsk::Detail => self
+                .homes
+                .find(&room)
+                .map(|home| Answer::Detail(Box::new(home.detail()))),
+            RoomAsk::History { since, limit } => self
+                .homes
+                .find(&room)
+                .map(|home| Answer::History(Box::new(home.history(since, limit)))),
+            RoomAsk::Members { limit, after } => self
+                .homes
+                .find(&room)
+                .map(|home| Answer::Members(Box::new(home.members(limit, after.as_deref())))),
+            RoomAsk::Kick { user, reason } => self.homes.find(&room).map(|home| {
+                let epoch = home.epoch();
+                let (connections, shards) = home.kick_targets(&user);
+                for shard in shards {
+                    let kick = Msg::Kick {
+                        room: room.clone(),
+                        epoch,
+                        user: user.clone(),
+                        reason: Arc::clone(&reason),
+                    };
+                    self.mail.post(shard, kick);
+                }
+                Answer::Connections(connections)
+            }),
+            RoomAsk::Close { reason } => self.close_room(&room, &reason),
+        };
+        self.homes.touched(&room, self.now.mono_ms());
+        self.answer(from, Some(room), answer);
+    }
+
+    fn close_room(&mut self, room: &RoomId, reason: &Arc<str>) -> Result<Answer, Refusal> {
+        // What was numbered before the close goes out before the news of it.
+        self.seal_home(room);
+        let home = self.homes.remove(room)?;
+        for shard in home.hosts() {
+            let closed = Msg::Closed {
+                room: room.clone(),
+                epoch: home.epoch(),
+                reason: Arc::clone(reason),
+            };
+            self.mail.post(shard, closed);
+        }
+        Ok(Answer::Connections(home.online()))
+    }
+
+    fn publish_at_home(&mut self, room: RoomId, publish: Publish, from: ReplyTo) {
+        let now = self.now;
+        let home = self
+            .homes
+            .open(&room, &self.policy.config.rooms, now, &mut self.rng);
+        let mail = &self.mail;
+        let is_event = matches!(publish.content, Content::Event { .. });
+        let answer = home.and_then(|home| {
+            if home.hosts().any(|shard| mail.is_backed_up(shard)) {
+                return Err(busy());
+            }
+            home.publish(publish, &self.policy.config.limits, now)
+        });
+        self.count_publish(is_event, &answer);
+        self.homes.touched(&room, now.mono_ms());
+        self.answer(from, Some(room), answer.map(Answer::Published));
+    }
+
+    fn asked_of_node(&mut self, ask: NodeAsk, from: ReplyTo) {
+        let answer = match ask {
+            NodeAsk::Rooms { limit, after } => Answer::Rooms(self.homes.top(limit, after.as_ref())),
+            NodeAsk::Broadcast { frame } => {
+                let connections = self.viewers as u32;
+                self.sweeps.broadcast(frame);
+                Answer::Connections(connections)
+            }
+            NodeAsk::UserPush { user, frame } => {
+                let ids = self.by_user.get(&user).cloned().unwrap_or_default();
+                for &id in &ids {
+                    if let Some(conn) = self.conn(id) {
+                        conn.outbox.tail().extend_from_slice(&frame);
+                        self.note_flush(id);
+                    }
+                }
+                Answer::Connections(ids.len() as u32)
+            }
+            NodeAsk::UserDisconnect { user, code, reason } => {
+                let ids = self.by_user.get(&user).cloned().unwrap_or_default();
+                for &id in &ids {
+                    let end = crate::session::End::new(code, reason.to_string());
+                    self.close_viewer(id, &end);
+                }
+                Answer::Connections(ids.len() as u32)
+            }
+            NodeAsk::Info => Answer::Info(ShardInfo {
+                connections: self.viewers as u32,
+                rooms: self.homes.len() as u32,
+                members: self.hosting.members as u32,
+            }),
+        };
+        self.answer(from, None, Ok(answer));
+    }
+
+    /// How many shards the node has.
+    pub(super) fn shards(&self) -> usize {
+        self.node.blocks.len()
+    }
+}
+
+fn admit(
+    access: Access,
+    who: Option<&crate::base::identity::Identity>,
+    room: &RoomId,
+) -> Result<(), Refusal> {
+    access.admits(who, room)
+}

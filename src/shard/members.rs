@@ -1,0 +1,125 @@
+//! Seats: a connection enters a hosted room, leaves it, leaves all. Part of the shard's turn.
+
+use super::Shard;
+use super::conn::Kind;
+use crate::base::ids::{ConnId, Epoch, RoomId, UserId};
+use crate::proto::danmaku::server;
+use crate::room::ask::{Chunk, Encoding, Joined, Leave, Mark, Seat};
+use crate::session::viewer::reply;
+use crate::telemetry::table::{Counter, Dropped};
+
+impl Shard {
+    /// Seats a connection in a room it has been let into.
+    pub(super) fn take_seat(
+        &mut self,
+        id: ConnId,
+        room: &RoomId,
+        joined: &Joined,
+        encoding: Encoding,
+    ) {
+        let log_bytes_max = self
+            .policy
+            .config
+            .rooms
+            .class_of(room.as_str())
+            .log_bytes_max;
+        if let Some(conn) = self.conns.get_mut(id.slot as usize) {
+            self.hosting
+                .seat(room, joined.epoch, conn, id.slot, encoding, log_bytes_max);
+            self.metrics.inc(Counter::JoinsTotal);
+        }
+    }
+
+    /// Which of a connection's seats is in that room. A room closed and begun anew is another room.
+    pub(super) fn seat_index(&mut self, id: ConnId, room: &str) -> Option<usize> {
+        let hosted = self.hosting.find(room)?;
+        let conn = self.conn(id)?;
+        conn.seats.iter().position(|seat| seat.hosted == hosted)
+    }
+
+    /// Gives up one seat and tells the room's home.
+    pub(super) fn leave_seat(&mut self, id: ConnId, index: usize) {
+        let Some(conn) = self.conns.get(id.slot as usize) else {
+            return;
+        };
+        let (encoding, who) = match &conn.kind {
+            Kind::Viewer(viewer) => (viewer.encoding(), viewer.identity()),
+            Kind::Http(http) => match &http.upgrading {
+                Some(upgrading) => (upgrading.encoding(), upgrading.identity()),
+                None => return,
+            },
+        };
+        let who = who.map(|identity| identity.user.id.clone());
+        let (told, undelivered) = self
+            .hosting
+            .unseat(&mut self.conns, id.slot, index, encoding);
+        self.metrics.inc(Counter::LeavesTotal);
+        self.metrics.dropped(Dropped::Left, u64::from(undelivered));
+        if let Some((room, epoch)) = told {
+            let seat = Seat {
+                shard: self.id,
+                encoding,
+            };
+            self.post_leave(room, Leave { who, epoch, seat });
+        }
+    }
+
+    /// Gives up every seat.
+    pub(super) fn leave_all(&mut self, id: ConnId) {
+        while let Some(conn) = self.conns.get(id.slot as usize)
+            && !conn.seats.is_empty()
+        {
+            let last = conn.seats.len() - 1;
+            self.leave_seat(id, last);
+        }
+    }
+
+    /// A home has kicked a user: whoever of theirs sits here leaves, is told why, and stays connected.
+    pub(super) fn kick(&mut self, room: &RoomId, epoch: Epoch, user: &UserId, reason: &str) {
+        let Some(hosted) = self.hosting.find(room.as_str()) else {
+            return;
+        };
+        if self.hosting.rooms[hosted as usize].epoch != epoch {
+            return;
+        }
+        for id in self.by_user.get(user).cloned().unwrap_or_default() {
+            if let Some(index) = self.seat_index(id, room.as_str()) {
+                self.leave_seat(id, index);
+                self.tell(id, |json| {
+                    server::left(json, None, room, Some(("kicked", reason)));
+                });
+            }
+        }
+    }
+
+    /// A home has closed its room: the news goes by the log, as an event, behind everything said before; the walk lets
+    /// go of whoever has read it.
+    pub(super) fn room_closed(&mut self, room: &RoomId, epoch: Epoch, reason: &str) {
+        let Some(hosted) = self.hosting.close(room, epoch) else {
+            return;
+        };
+        let mut frame = Vec::new();
+        reply(&mut frame, |json| {
+            server::left(json, None, room, Some(("room_closed", reason)));
+        });
+        let mark = Mark {
+            end: frame.len() as u32,
+            lines: 0,
+            events: 1,
+        };
+        let chunk = Chunk {
+            bytes: frame.into(),
+            marks: [mark].into(),
+        };
+        let found = &mut self.hosting.rooms[hosted as usize];
+        for encoding in Encoding::ALL {
+            if let Some(hall) = &mut found.streams[encoding.index()] {
+                hall.stream.append(&chunk, Some(&chunk), self.now.mono_ns);
+                if !hall.queued {
+                    hall.queued = true;
+                    self.hosting.walking.push_back((hosted, encoding));
+                }
+            }
+        }
+    }
+}

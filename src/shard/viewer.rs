@@ -1,0 +1,365 @@
+//! A viewer's bytes and intents: what its session wants of rooms, and the answers it gets. Part of the shard's turn.
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::conn::Kind;
+use crate::base::identity::Identity;
+use crate::base::ids::{ConnId, RoomId};
+use crate::base::refusal::{Code, Refusal};
+use crate::bus::{Answer, Msg, ReplyTo, RoomAsk};
+use crate::proto::danmaku::server;
+use crate::room::ask::{Author, Content, Join, Joined, Leave, Publish, Seat};
+use crate::session::intent::EchoId;
+use crate::session::viewer::{Env, reply};
+use crate::session::{End, Intent};
+use crate::telemetry::table::{Bucket, Counter};
+
+impl Shard {
+    /// Bytes of a viewer, unmasked in place.
+    pub(super) fn viewer_input(&mut self, id: ConnId, bytes: &mut [u8]) {
+        let mut intents = std::mem::take(&mut self.intents);
+        let policy = Arc::clone(&self.policy);
+        let env = Env {
+            now: self.now,
+            limits: &policy.config.limits,
+            anonymous: policy.config.auth.anonymous,
+            keys: &policy.keys,
+        };
+        let Some(conn) = self.conn(id) else {
+            return;
+        };
+        let Kind::Viewer(viewer) = &mut conn.kind else {
+            return;
+        };
+        let ended = viewer.input(bytes, &env, conn.outbox.tail(), &mut intents);
+        let tally = viewer.take_tally();
+        self.metrics
+            .add(Counter::FramesInTotal, u64::from(tally.messages_in));
+        self.metrics
+            .add(Counter::FramesOutTotal, u64::from(tally.frames_out));
+        let wrote = tally.frames_out > 0;
+        for intent in intents.drain(..) {
+            self.carry_out(id, intent);
+        }
+        self.intents = intents;
+        if wrote {
+            self.note_flush(id);
+        }
+        if let Err(end) = ended {
+            self.session_ended(id, &end);
+        }
+    }
+
+    fn carry_out(&mut self, id: ConnId, intent: Intent) {
+        match intent {
+            Intent::Join {
+                room,
+                resume,
+                id: echo,
+            } => self.ask_to_join(id, room, resume, echo),
+            Intent::Leave { room, id: echo } => match self.seat_index(id, room.as_str()) {
+                Some(index) => {
+                    self.leave_seat(id, index);
+                    self.tell(id, |json| {
+                        server::left(json, echo.as_deref(), &room, None);
+                    });
+                }
+                None => self.tell_refusal(id, echo.as_deref(), &not_joined(&room)),
+            },
+            Intent::Speak {
+                room,
+                text,
+                style,
+                id: echo,
+            } => {
+                let Some(identity) = self.may_speak(id, &room) else {
+                    return self.tell_refusal(id, echo.as_deref(), &not_joined(&room));
+                };
+                let content = Content::Line {
+                    text,
+                    style,
+                    data: None,
+                };
+                let publish = publish_of(identity, content);
+                let judge_user = !publish.exempt && publish.who.is_some();
+                let from = ReplyTo::Conn {
+                    shard: self.id,
+                    conn: id,
+                    id: echo,
+                };
+                self.asked(id);
+                self.publish(room, Box::new(publish), judge_user, from);
+            }
+            Intent::Refused { code } => {
+                self.metrics.line_refused(code);
+                if code == Code::RateLimited {
+                    self.metrics.rate_limited(Bucket::Connection);
+                }
+            }
+            Intent::Renew { identity } => {
+                if let Some(conn) = self.conn(id)
+                    && let Kind::Viewer(viewer) = &mut conn.kind
+                {
+                    viewer.renew(identity);
+                }
+                self.rearm_viewer(id);
+            }
+        }
+    }
+
+    fn ask_to_join(
+        &mut self,
+        id: ConnId,
+        room: RoomId,
+        resume: Option<(crate::base::ids::Epoch, u64)>,
+        echo: EchoId,
+    ) {
+        let rooms_max = self.policy.config.limits.rooms_per_connection_max;
+        let seated = self.seat_index(id, room.as_str()).is_some();
+        let Some(conn) = self.conn(id) else {
+            return;
+        };
+        let Kind::Viewer(viewer) = &conn.kind else {
+            return;
+        };
+        // Questions under way may all be joins: counting them keeps the bound without a list of rooms asked for.
+        let refusal = if seated {
+            Some(Refusal::new(
+                Code::AlreadyJoined,
+                format!("already in {room}"),
+            ))
+        } else if conn.seats.len() >= rooms_max {
+            let reason = format!("in {} rooms, at most {rooms_max}", conn.seats.len());
+            Some(Refusal::new(Code::TooManyRooms, reason))
+        } else {
+            None
+        };
+        let (who, encoding) = (viewer.identity().cloned(), viewer.encoding());
+        if let Some(refusal) = refusal {
+            return self.tell_refusal(id, echo.as_deref(), &refusal);
+        }
+        let seat = Seat {
+            shard: self.id,
+            encoding,
+        };
+        let ask = RoomAsk::Join(Join { who, seat, resume });
+        let from = ReplyTo::Conn {
+            shard: self.id,
+            conn: id,
+            id: echo,
+        };
+        self.asked(id);
+        let home = room.home(self.shards());
+        self.mail.post(home, Msg::Ask { room, ask, from });
+    }
+
+    /// An answer for a viewer, or for someone on the way to be one.
+    pub(super) fn viewer_answered(
+        &mut self,
+        id: ConnId,
+        echo: EchoId,
+        room: &RoomId,
+        answer: Result<Answer, Refusal>,
+    ) {
+        let upgrading = self.http(id).is_some_and(|http| http.upgrading.is_some());
+        self.answer_came(id);
+        match answer {
+            Ok(Answer::Joined { joined, undo }) => {
+                if upgrading {
+                    self.upgrade_joined(id, room, &joined);
+                } else if !self.viewer_joined(id, echo, room, &joined) {
+                    self.post_leave(room.clone(), *undo);
+                }
+            }
+            Ok(Answer::Published(published)) => {
+                if let Some(echo) = echo {
+                    self.tell(id, |json| {
+                        server::ack(json, &echo, room, published.seq);
+                    });
+                }
+            }
+            Ok(_) => debug_assert!(false, "no other answer goes to a viewer"),
+            Err(refusal) if upgrading => {
+                self.leave_all(id);
+                self.refuse_entry(id, &refusal);
+            }
+            Err(refusal) => self.tell_refusal(id, echo.as_deref(), &refusal),
+        }
+    }
+
+    /// Seats a viewer whose home let it in. `false` = it must be undone: gone, closing, in the room twice, or over its
+    /// bound because several joins were under way at once.
+    fn viewer_joined(&mut self, id: ConnId, echo: EchoId, room: &RoomId, joined: &Joined) -> bool {
+        let rooms_max = self.policy.config.limits.rooms_per_connection_max;
+        let twice = self.seat_index(id, room.as_str()).is_some();
+        let Some(conn) = self.conn(id) else {
+            return false;
+        };
+        let Kind::Viewer(viewer) = &conn.kind else {
+            return false;
+        };
+        if viewer.is_closing() {
+            return false;
+        }
+        let encoding = viewer.encoding();
+        let refusal = if twice {
+            Some(Refusal::new(
+                Code::AlreadyJoined,
+                format!("already in {room}"),
+            ))
+        } else if conn.seats.len() >= rooms_max {
+            Some(Refusal::new(
+                Code::TooManyRooms,
+                format!("at most {rooms_max} rooms"),
+            ))
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.tell_refusal(id, echo.as_deref(), &refusal);
+            return false;
+        }
+        self.take_seat(id, room, joined, encoding);
+        self.tell(id, |json| {
+            server::joined(json, echo.as_deref(), &shown(room, joined));
+        });
+        true
+    }
+
+    /// The identity to speak under, if the viewer may speak in the room: it sits there, or is admin.
+    fn may_speak(&mut self, id: ConnId, room: &RoomId) -> Option<Option<Arc<Identity>>> {
+        let seated = self.seat_index(id, room.as_str()).is_some();
+        match &self.conn(id)?.kind {
+            Kind::Viewer(viewer) if seated || viewer.is_admin() => Some(viewer.identity().cloned()),
+            _ => None,
+        }
+    }
+
+    fn asked(&mut self, id: ConnId) {
+        if let Some(conn) = self.conn(id)
+            && let Kind::Viewer(viewer) = &mut conn.kind
+        {
+            viewer.questions += 1;
+        }
+    }
+
+    fn answer_came(&mut self, id: ConnId) {
+        if let Some(conn) = self.conn(id)
+            && let Kind::Viewer(viewer) = &mut conn.kind
+        {
+            viewer.questions = viewer.questions.saturating_sub(1);
+        }
+    }
+
+    /// Sends a line or event towards its home; what cannot be posted is refused at once.
+    pub(super) fn publish(
+        &mut self,
+        room: RoomId,
+        publish: Box<Publish>,
+        judge_user: bool,
+        from: ReplyTo,
+    ) {
+        let shards = self.shards();
+        let to = match &publish.who {
+            Some(identity) if judge_user => identity.user.id.home(shards),
+            _ => room.home(shards),
+        };
+        let msg = Msg::Publish {
+            room,
+            publish,
+            judge_user,
+            from,
+        };
+        if let Err(Msg::Publish { room, from, .. }) = self.mail.try_post(to, msg) {
+            self.metrics.inc(Counter::MailboxFullTotal);
+            self.answer(from, Some(room), Err(busy()));
+        }
+    }
+
+    /// Appends one message to a viewer's outbox.
+    pub(super) fn tell(&mut self, id: ConnId, write: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(conn) = self.conn(id)
+            && let Kind::Viewer(viewer) = &conn.kind
+            && !viewer.is_closing()
+        {
+            reply(conn.outbox.tail(), write);
+            self.metrics.inc(Counter::FramesOutTotal);
+            self.note_flush(id);
+        }
+    }
+
+    fn tell_refusal(&mut self, id: ConnId, echo: Option<&str>, refusal: &Refusal) {
+        self.metrics.line_refused(refusal.code);
+        self.tell(id, |json| server::error(json, echo, refusal));
+    }
+
+    /// A session is over, by the peer's close frame or by its own doing.
+    fn session_ended(&mut self, id: ConnId, end: &End) {
+        let Some(conn) = self.conn(id) else {
+            return;
+        };
+        let Kind::Viewer(viewer) = &mut conn.kind else {
+            return;
+        };
+        if viewer.is_closing() {
+            // The answer to our close frame: nothing more to say.
+            self.doom(id);
+            return;
+        }
+        let peer_closed = end.reason.is_empty();
+        self.close_viewer(id, end);
+        if peer_closed && let Some(conn) = self.conn(id) {
+            conn.flags.close_when_flushed = true;
+        }
+    }
+
+    /// Tells a home that a member is gone.
+    pub(super) fn post_leave(&mut self, room: RoomId, leave: Leave) {
+        let home = room.home(self.shards());
+        let (ask, from) = (RoomAsk::Leave(leave), ReplyTo::Nobody);
+        self.mail.post(home, Msg::Ask { room, ask, from });
+    }
+}
+
+/// What a viewer is told of its join.
+pub(super) fn shown<'a>(room: &'a RoomId, joined: &'a Joined) -> server::Joined<'a> {
+    server::Joined {
+        room,
+        online: u64::from(joined.online),
+        epoch: joined.epoch,
+        seq: joined.seq,
+        recovered: joined.recovered,
+        messages: joined.messages.as_deref(),
+    }
+}
+
+/// A line as its author's identity makes it.
+fn publish_of(identity: Option<Arc<Identity>>, content: Content) -> Publish {
+    let exempt = identity
+        .as_ref()
+        .is_some_and(|identity| identity.role == crate::base::identity::Role::Admin);
+    Publish {
+        author: match &identity {
+            Some(identity) => Author::User(identity.user.clone()),
+            None => Author::Anonymous,
+        },
+        who: identity,
+        exempt,
+        content,
+        once: None,
+    }
+}
+
+fn not_joined(room: &RoomId) -> Refusal {
+    Refusal::new(Code::NotJoined, format!("not in {room}"))
+}
+
+/// A bound was met on the way to a home.
+pub(super) fn busy() -> Refusal {
+    Refusal::new(
+        Code::Busy,
+        "the room's shard has more to do than it can take",
+    )
+    .retry(200)
+}
