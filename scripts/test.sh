@@ -39,7 +39,7 @@ if [ ! -x "$clients/venv/bin/python" ] || ! "$clients/venv/bin/python" -c 'impor
   python3 -m venv "$clients/venv"
   "$clients/venv/bin/pip" install --quiet 'websockets>=15,<17'
 fi
-export DANMAKU_TEST_CLIENTS="$PWD/$clients"
+export TEST_CLIENTS="$PWD/$clients"
 
 say "formatting"
 cargo fmt --all --check

@@ -12,7 +12,7 @@ use support::{API_KEY, Node, scratch};
 
 /// Where `scripts/test.sh` puts them.
 fn clients() -> PathBuf {
-    let folder = std::env::var_os("DANMAKU_TEST_CLIENTS").map_or_else(
+    let folder = std::env::var_os("TEST_CLIENTS").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/clients"),
         PathBuf::from,
     );
@@ -161,7 +161,7 @@ fn curl_pushes() {
             "-H",
             &format!("Authorization: Bearer {API_KEY}"),
         ])
-        .args(["-d", r#"{"room":"curl","text":"from curl"}"#])
+        .args(["--json", r#"{"room":"curl","text":"from curl"}"#])
         .arg(format!("http://{}/api/v1/danmaku/push", node.internal)));
     let answer: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(answer["seq"], 1);

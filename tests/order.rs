@@ -1,6 +1,6 @@
 //! One order per room, on every shard, while others join and leave: no line lost, none twice, for members that keep up.
 //!
-//! `DANMAKU_ORDER_LINES` sets how many lines (30,000 without it; the proof in docs/bench was made with 1,000,000).
+//! `ORDER_LINES` sets how many lines (30,000 without it; the proof in docs/bench was made with 1,000,000).
 
 mod support;
 
@@ -23,7 +23,7 @@ const AHEAD_MAX: u64 = 4_000;
 type Progress = Arc<Vec<AtomicU64>>;
 
 fn lines_wanted() -> u64 {
-    let lines = std::env::var("DANMAKU_ORDER_LINES").ok();
+    let lines = std::env::var("ORDER_LINES").ok();
     let lines: u64 = lines.map_or(30_000, |text| text.parse().expect("a number of lines"));
     lines - lines % (PUBLISHERS * 100)
 }
@@ -80,7 +80,9 @@ fn member(node: &Node, index: usize, lines: u64, progress: &Progress) -> thread:
 
 /// Joins, reads some lines, leaves, comes back with what it saw last, for as long as lines come.
 fn churner(node: &Node, index: usize, over: &Arc<AtomicBool>) -> thread::JoinHandle<(u64, u64)> {
-    let mut viewer = node.connect("");
+    // An admin, because nobody else may join and leave as fast as this.
+    let token = node.token(&["--user", "churner", "--role", "admin"]);
+    let mut viewer = node.connect(&format!("?token={token}"));
     viewer.expect("welcome");
     let over = Arc::clone(over);
     thread::spawn(move || {

@@ -51,7 +51,7 @@ fn sources() -> Vec<(String, String)> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|ext| ext == "rs") {
+            } else if path.extension().is_some_and(|ext| ext == "rs") && !is_test(&path) {
                 let name = path.strip_prefix(source_root()).unwrap();
                 files.push((
                     name.to_str().unwrap().to_string(),
@@ -62,6 +62,12 @@ fn sources() -> Vec<(String, String)> {
     }
     assert!(files.len() > 20, "the sources were not found");
     files
+}
+
+/// Test code in a file of its own, included by `#[cfg(test)]`.
+fn is_test(path: &Path) -> bool {
+    let name = path.file_stem().unwrap().to_str().unwrap();
+    name == "tests" || name.ends_with("_tests") || path.parent().unwrap().ends_with("tests")
 }
 
 fn module_of(file: &str) -> &str {
@@ -78,7 +84,9 @@ fn floor_of(module: &str) -> usize {
 
 /// The part of a file that ships: everything before its tests.
 fn shipped(text: &str) -> &str {
-    text.split("#[cfg(test)]").next().unwrap()
+    let tests = ["#[cfg(test)]", "#[cfg(all(test"];
+    let ends = tests.iter().filter_map(|mark| text.find(mark));
+    &text[..ends.min().unwrap_or(text.len())]
 }
 
 /// Lines of code: comments left out.

@@ -4,6 +4,7 @@
 
 pub mod checked;
 pub mod cli;
+mod credentials;
 pub mod given;
 pub mod keys;
 pub mod load;

@@ -77,7 +77,7 @@ impl Gateway {
                 "  API key    {key}\n             (made for this run)\n"
             ));
             text.push_str(&format!(
-                "\ntry:  npx wscat -c 'ws://{public}/ws?room=1001'\n      curl -H 'Authorization: Bearer {key}' -d '{{\"room\":\"1001\",\"text\":\"hello\"}}' http://{internal}/api/v1/danmaku/push\n"
+                "\ntry:  npx wscat -c 'ws://{public}/ws?room=1001'\n      curl -H 'Authorization: Bearer {key}' --json '{{\"room\":\"1001\",\"text\":\"hello\"}}' http://{internal}/api/v1/danmaku/push\n"
             ));
         }
         for note in &order.loaded.notes {

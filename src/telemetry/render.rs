@@ -430,7 +430,7 @@ mod tests {
             "danmaku_lines_total 6",
             "danmaku_connections 6000",
             "danmaku_dropped_total{reason=\"slow\"} 6",
-            "danmaku_dropped_total{reason=\"outbox\"} 0",
+            "danmaku_dropped_total{reason=\"left\"} 0",
             "danmaku_refusals_total{reason=\"accept_rate\"} 3",
             "danmaku_closes_total{code=\"1006\"} 3",
             "danmaku_turn_lag_seconds{shard=\"2\"} 0.000003",
