@@ -128,15 +128,18 @@ impl Conn {
                 Moved::End | Moved::Broken => return None,
             }
         }
-        self.note_progress(written > 0, now_ms);
+        if self.outbox.is_empty() {
+            self.stuck_ms = 0;
+        } else {
+            self.note_blocked(written > 0, now_ms);
+        }
         Some(written)
     }
 
-    /// Keeps the time since which nothing was taken while something waits.
-    pub fn note_progress(&mut self, progressed: bool, now_ms: u64) {
-        if self.outbox.is_empty() {
-            self.stuck_ms = 0;
-        } else if progressed || self.stuck_ms == 0 {
+    /// The socket is full while something is due: keeps the time since which it has taken nothing.
+    pub fn note_blocked(&mut self, progressed: bool, now_ms: u64) {
+        self.flags.blocked = true;
+        if progressed || self.stuck_ms == 0 {
             self.stuck_ms = now_ms.max(1);
         }
     }

@@ -28,7 +28,6 @@ impl Shard {
     fn flush_one(&mut self, id: ConnId) {
         let now_ms = self.now.mono_ms();
         let outbox_bytes_max = self.policy.config.slow.outbox_bytes_max;
-        let stuck_timeout_ms = self.policy.config.slow.stuck_timeout_ms;
         let Some(conn) = self.conn(id) else {
             return;
         };
@@ -51,7 +50,6 @@ impl Shard {
             return;
         }
         let waiting = conn.outbox.len();
-        let stuck_at_ms = conn.stuck_ms + stuck_timeout_ms;
         if let Kind::Viewer(viewer) = &conn.kind
             && !viewer.is_closing()
             && waiting > outbox_bytes_max
@@ -60,8 +58,7 @@ impl Shard {
             self.close_viewer(id, &end);
             return;
         }
-        // The heartbeat may be far away: look at this one when it counts as stuck.
-        self.arm_sooner(id, stuck_at_ms);
+        self.watch_stuck(id);
     }
 
     /// A viewer whose socket takes bytes again goes on where each of its rooms' logs stands for it.

@@ -76,12 +76,16 @@ impl Shard {
         self.arm(id.slot, until_ms);
     }
 
-    /// Arms a timer for `at_ms` if the connection is looked at later than that.
-    pub(super) fn arm_sooner(&mut self, id: ConnId, at_ms: u64) {
+    /// Brings the timer of a connection with something waiting forward to when it would count as stuck: the heartbeat
+    /// may be far away.
+    pub(super) fn watch_stuck(&mut self, id: ConnId) {
+        let stuck_timeout_ms = self.policy.config.slow.stuck_timeout_ms;
         if let Some(conn) = self.conn(id)
+            && conn.stuck_ms > 0
             && !conn.flags.stuck_armed
         {
             conn.flags.stuck_armed = true;
+            let at_ms = conn.stuck_ms + stuck_timeout_ms;
             self.arm(id.slot, at_ms);
         }
     }

@@ -107,7 +107,7 @@ impl Shard {
     /// Acts on what came of a visit.
     pub(super) fn visited(&mut self, id: ConnId, hosted: u32, visited: Visited) {
         match visited {
-            Visited::Held => {}
+            Visited::Held => self.watch_stuck(id),
             Visited::UpToDate => {
                 let closed = |room: &super::hosting::Hosted| room.closed;
                 if self.hosting.rooms.get(hosted as usize).is_some_and(closed)
@@ -140,9 +140,6 @@ impl Walker<'_> {
         let slot = stream.member(at)?.slot;
         let conn = conns.get_mut(slot as usize)?;
         let visited = self.serve(&room.id, stream, at, conn);
-        if conn.flags.blocked && !conn.outbox.is_empty() {
-            conn.note_progress(false, self.now.mono_ms());
-        }
         Some((slot, visited))
     }
 
@@ -193,12 +190,11 @@ impl Walker<'_> {
                     return Visited::UpToDate;
                 }
                 conn.outbox.tail().extend_from_slice(sent.remainder);
-                conn.note_progress(true, self.now.mono_ms());
+                conn.note_blocked(true, self.now.mono_ms());
             }
-            Moved::Blocked => {}
+            Moved::Blocked => conn.note_blocked(false, self.now.mono_ms()),
             Moved::End | Moved::Broken => return Visited::Broken,
         }
-        conn.flags.blocked = true;
         self.metrics.inc(Counter::SendBlockedTotal);
         Visited::Held
     }
