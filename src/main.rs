@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     match cli.command() {
         Command::Serve(serve) => run(serve, machine),
         Command::CheckConfig(serve) => {
-            let (text, code) = show::check_config(&serve, &mut std::env::vars(), &machine);
+            let (text, code) = show::check_config(&serve, &mut environment(), &machine);
             print!("{text}");
             ExitCode::from(code)
         }
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 }
 
 fn run(serve: Serve, machine: Machine) -> ExitCode {
-    let loaded = match load(&serve, &mut std::env::vars(), &machine) {
+    let loaded = match load(&serve, &mut environment(), &machine) {
         Ok(loaded) => loaded,
         Err(mistakes) => return fail(&mistakes.to_string(), 2),
     };
@@ -61,7 +61,7 @@ fn run(serve: Serve, machine: Machine) -> ExitCode {
 }
 
 fn reload(serve: &Serve, machine: &Machine) -> Result<Loaded, String> {
-    load(serve, &mut std::env::vars(), machine).map_err(|mistakes| mistakes.to_string())
+    load(serve, &mut environment(), machine).map_err(|mistakes| mistakes.to_string())
 }
 
 fn print_token(token: Token, machine: &Machine) -> ExitCode {
@@ -69,7 +69,7 @@ fn print_token(token: Token, machine: &Machine) -> ExitCode {
         config: token.config,
         ..Serve::default()
     };
-    let loaded = match load(&serve, &mut std::env::vars(), machine) {
+    let loaded = match load(&serve, &mut environment(), machine) {
         Ok(loaded) => loaded,
         Err(mistakes) => return fail(&mistakes.to_string(), 2),
     };
@@ -93,6 +93,18 @@ fn print_token(token: Token, machine: &Machine) -> ExitCode {
         }
         Err(error) => fail(&error.to_string(), 2),
     }
+}
+
+/// Our part of the environment; what is no UTF-8 elsewhere in it is none of our business.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .map(|(name, value)| {
+            (
+                name.to_string_lossy().into_owned(),
+                value.to_string_lossy().into_owned(),
+            )
+        })
+        .filter(|(name, _)| name.starts_with("DANMAKU_"))
 }
 
 fn machine() -> Result<Machine, getrandom::Error> {

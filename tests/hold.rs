@@ -24,10 +24,14 @@ fn number(name: &str, default: usize) -> usize {
 
 fn connect(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.bind(&SocketAddr::from((from, 0)).into()).expect("a source address");
+    socket
+        .bind(&SocketAddr::from((from, 0)).into())
+        .expect("a source address");
     socket.connect(&to.into()).expect("a connection");
     let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
     stream
 }
 
@@ -37,7 +41,11 @@ fn read_until(stream: &mut TcpStream, end: &[u8]) {
     let mut buffer = [0; 1024];
     while !seen.windows(end.len()).any(|window| window == end) {
         let bytes = stream.read(&mut buffer).expect("bytes");
-        assert!(bytes > 0, "closed after {:?}", String::from_utf8_lossy(&seen));
+        assert!(
+            bytes > 0,
+            "closed after {:?}",
+            String::from_utf8_lossy(&seen)
+        );
         seen.extend_from_slice(&buffer[..bytes]);
     }
 }
@@ -59,7 +67,9 @@ fn hold(
     let mut viewers: Vec<TcpStream> = (0..count)
         .map(|_| {
             let mut stream = connect(from, to);
-            stream.write_all(request.as_bytes()).expect("a request sent");
+            stream
+                .write_all(request.as_bytes())
+                .expect("a request sent");
             read_until(&mut stream, b"\"type\":\"joined\"");
             stream
         })
@@ -95,12 +105,19 @@ fn fifteen_thousand_with_default_settings() {
     let took = begun.elapsed();
     node.metric_becomes("danmaku_connections", count as f64);
     let after = node.metric("process_resident_memory_bytes");
-    let told = node.api("POST", "/api/v1/broadcast", r#"{"event":"hello","data":null}"#);
+    let told = node.api(
+        "POST",
+        "/api/v1/broadcast",
+        r#"{"event":"hello","data":null}"#,
+    );
     assert_eq!(told.json()["connections"], count);
     for (_, go_on) in &threads {
         go_on.send(()).unwrap();
     }
-    let reached: usize = threads.into_iter().map(|(thread, _)| thread.join().unwrap()).sum();
+    let reached: usize = threads
+        .into_iter()
+        .map(|(thread, _)| thread.join().unwrap())
+        .sum();
     assert_eq!(reached, count);
     println!(
         "{count} viewers connected in {took:?}, all reached by a broadcast; {:.0} B resident each",
@@ -108,5 +125,8 @@ fn fifteen_thousand_with_default_settings() {
     );
     node.metric_becomes("danmaku_connections", 0.0);
     node.metric_becomes("danmaku_connection_permits_in_use", 0.0);
-    assert_eq!(node.metric("danmaku_refusals_total{reason=\"connections_full\"}"), 0.0);
+    assert_eq!(
+        node.metric("danmaku_refusals_total{reason=\"connections_full\"}"),
+        0.0
+    );
 }

@@ -148,7 +148,7 @@ fn rooms_are_listed_shown_set_and_closed() {
     node.public("GET", "/api/v1/rooms/nowhere", &[], "")
         .refuses(404, "room_not_found");
     node.public("PUT", "/api/v1/rooms/small", &[], "{}")
-        .refuses(405, "method_not_allowed");
+        .refuses(404, "not_found");
     let put = node.api(
         "PUT",
         "/api/v1/rooms/small",

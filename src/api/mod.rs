@@ -1,16 +1,22 @@
-//! HTTP routes and handlers on request values, sans-IO: a request comes in, an answer goes out, or questions for home
-//! shards whose answers come back. Runs on the shard the client is on; knows no socket.
+//! The HTTP API on request values: one route table, callers checked per route, handlers that answer or ask.
+//!
+//! Owns what one HTTP request needs while it is answered ([`Exchange`]); runs on the shard that holds the client's connection.
+//! It must never touch a socket, a clock or a room: whatever another shard owns is a [`Question`] that the reactor posts,
+//! and the answer comes back through [`Exchange::answered`].
 
 mod batch;
+mod call;
 mod caller;
 mod cors;
 mod exchange;
-mod plan;
+mod gather;
+mod node;
 mod push;
 mod rooms;
 mod route;
 mod users;
 
+pub use caller::CallerName;
 pub use exchange::{Exchange, Facts};
 
 use crate::base::clock::Now;
@@ -19,77 +25,81 @@ use crate::bus::{NodeAsk, Policy, RoomAsk};
 use crate::proto::http::reply::Reply;
 use crate::room::ask::Publish;
 
-/// By which listener a request came in.
+/// Which of the two addresses a request came in by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listener {
-    /// For everybody.
+    /// `listen.public`: viewers and pages.
     Public,
-    /// For the back end and the operator.
+    /// `listen.internal`: back ends with an API key, and Prometheus.
     Internal,
 }
 
-/// What a handler may know.
+/// What a handler may look at beside the request.
+#[derive(Clone, Debug)]
 pub struct Ctx<'a> {
-    /// Settings and keys.
+    /// Settings and keys as they are now.
     pub policy: &'a Policy,
-    /// This turn's time.
+    /// The time of this turn.
     pub now: Now,
-    /// By which listener the request came in.
+    /// Where the request came in.
     pub listener: Listener,
-    /// Shards of the node: how many answers a node question gets.
+    /// Shards of the node: how many answers a [`Question::Node`] gets.
     pub shards: usize,
-    /// The node.
+    /// The node itself.
     pub node: NodeFacts,
 }
 
-/// Facts of the node that `GET /info` shows.
-#[derive(Clone, Debug)]
+/// What `GET /api/v1/info` says of the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeFacts {
-    /// Its name.
+    /// `server.node`, or the random name of this run.
     pub name: String,
-    /// Milliseconds since 1970 at which it started.
+    /// Milliseconds since 1970 when the process began to serve.
     pub started_ms: u64,
 }
 
-/// What becomes of a request.
+/// How far a request has come.
 #[derive(Debug)]
 pub enum Progress {
-    /// The answer.
+    /// Write this; the exchange is over.
     Done(Reply),
-    /// Questions to be posted; each answer comes back with its index.
+    /// Post these. A question's index is the `part` its answers come back under. Never empty, at most 1,000.
     Ask(Vec<Question>),
-    /// Only the shard can answer.
+    /// The reactor answers this one itself; the exchange is over.
     Special(Special),
 }
 
-/// A question for other shards.
+/// Something only another shard knows or may do.
 #[derive(Debug)]
 pub enum Question {
-    /// To a room's home.
+    /// To the room's home shard. One answer.
     Room {
-        /// The room.
+        /// Which room.
         room: RoomId,
         /// What.
         ask: RoomAsk,
     },
-    /// A line or event.
+    /// A line or event, by way of the author's user-home if `judge_user`. One answer.
     Publish {
-        /// The room.
+        /// Which room.
         room: RoomId,
         /// What.
         publish: Box<Publish>,
-        /// Whether the author's own flood bucket is to be asked.
+        /// Whether the user's flood bucket is to be asked first.
         judge_user: bool,
     },
-    /// To every shard; answered as many times as there are shards.
+    /// To every shard: [`Ctx::shards`] answers, all under this question's part.
     Node(NodeAsk),
 }
 
-/// Answers that need what only a shard has.
+/// Routes that show the reactor's own state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Special {
-    /// `/metrics`
+    /// `/metrics`.
     Metrics,
-    /// `/readyz`
+    /// `/readyz`.
     Ready,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,207 +1,248 @@
-//! `POST /api/v1/danmaku/push`: lines and events into one room or many.
+//! `POST /api/v1/danmaku/push`: a line or an event into one room or many. Who may name an author, send an event or many rooms is
+//! judged here; the room's own rules (access, flood, numbering) are judged by its home.
 
-use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
 
-use super::plan::{Fold, Plan, single, unexpected};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::call::{Call, Step};
+use super::gather::{Gather, Show, mismatched, timeout};
 use super::{Ctx, Question};
-use crate::base::identity::{Caller, Role};
+use crate::base::identity::{Caller, Role, User};
 use crate::base::ids::RoomId;
 use crate::base::refusal::{Code, Refusal};
 use crate::bus::Answer;
-use crate::config::checked::Anonymous;
 use crate::proto::danmaku::http::{Entry, PushBody, PushContent, Target, parse_push};
-use crate::proto::http::Request;
 use crate::proto::http::reply::Reply;
 use crate::room::ask::{Author, Content, Once, Publish, Published};
 
-/// Longest `Idempotency-Key`.
-const KEY_BYTES_MAX: usize = 128;
-
-/// One room: its answer is the reply.
-#[derive(Debug)]
-pub struct One {
-    room: RoomId,
-}
-
-/// Many rooms: a result each, in the order asked for.
-#[derive(Debug)]
-pub struct Many {
-    results: Vec<Slot>,
-}
-
-#[derive(Debug)]
-enum Slot {
-    /// The answer to the question with this index.
-    Asked(RoomId, usize),
-    Refused(Box<str>, Refusal),
-}
-
-/// Plans a push.
-pub fn plan(request: &Request, caller: &Caller, ctx: &Ctx<'_>) -> Plan {
-    let config = &ctx.policy.config;
-    if *caller == Caller::Anonymous && config.auth.anonymous != Anonymous::Speak {
-        let reason = "a push needs a token or an API key here";
-        return Err(Refusal::new(Code::TokenMissing, reason));
-    }
-    let body = parse_push(&request.body, config.limits.text_bytes_max)?;
-    may_push(&body, caller)?;
-    let once = once(request, caller)?;
-    let publish = publish(&body, caller, once);
-    let judge_user = matches!(caller, Caller::User(_)) && !publish.exempt;
-    let question = |room: &RoomId| Question::Publish {
+/// Handles a push.
+pub(super) fn push(call: &Call, ctx: &Ctx) -> Result<Step, Refusal> {
+    let body = parse_push(call.body, ctx.policy.config.limits.text_bytes_max)?;
+    permit(call, &body)?;
+    let publish = Publish {
+        author: author(call, body.user),
+        who: call.identity().cloned(),
+        exempt: call.by_key() || is_admin(call),
+        content: match body.content {
+            PushContent::Line { text, style, data } => Content::Line { text, style, data },
+            PushContent::Event { event, data } => Content::Event { event, data },
+        },
+        once: call.once.map(|key| once(call, key)).transpose()?,
+    };
+    let judge_user = call.identity().is_some() && !is_admin(call);
+    let question = |room: &RoomId, publish: Publish| Question::Publish {
         room: room.clone(),
-        publish: Box::new(publish.clone()),
+        publish: Box::new(publish),
         judge_user,
     };
     match body.target {
         Target::One(room) => {
-            let questions = vec![question(&room)];
-            Ok((Fold::Push(One { room }), questions))
+            let questions = vec![question(&room, publish)];
+            Ok(Step::Ask(questions, Gather::room(room, Show::Published)))
         }
         Target::Many(entries) => {
-            let (mut results, mut questions) = (Vec::new(), Vec::new());
-            let mut asked: Vec<RoomId> = Vec::new();
-            for entry in entries {
-                results.push(match entry {
-                    Entry::Refused { room, refusal } => Slot::Refused(room, refusal),
-                    // A room named twice is pushed to once, and answered twice.
-                    Entry::Room(room) => match asked.iter().position(|known| *known == room) {
-                        Some(index) => Slot::Asked(room, index),
-                        None => {
-                            questions.push(question(&room));
-                            asked.push(room.clone());
-                            Slot::Asked(room, questions.len() - 1)
-                        }
-                    },
-                });
+            let (results, rooms) = Results::new(entries);
+            if rooms.is_empty() {
+                return Ok(Step::Done(results.reply()));
             }
-            Ok((Fold::PushMany(Many { results }), questions))
+            let questions = rooms
+                .iter()
+                .map(|room| question(room, publish.clone()))
+                .collect();
+            Ok(Step::Ask(questions, Gather::Many(results)))
         }
     }
 }
 
-fn may_push(body: &PushBody, caller: &Caller) -> Result<(), Refusal> {
-    let forbidden = |reason: &'static str| Err(Refusal::new(Code::Forbidden, reason));
-    let is_event = matches!(body.content, PushContent::Event { .. });
-    match caller {
-        Caller::Key(_) => Ok(()),
-        _ if body.user.is_some() => forbidden("only an API key may name another user"),
-        _ if matches!(body.target, Target::Many(_)) && *caller == Caller::Anonymous => {
-            forbidden("many rooms at once need a token or an API key")
+/// Naming an author is the back end's; an event needs someone who runs the room; many rooms need someone with a name, because
+/// flood control counts by user.
+fn permit(call: &Call, body: &PushBody) -> Result<(), Refusal> {
+    let role = call.identity().map(|identity| identity.role);
+    let reason = match (&body.content, &body.target, role) {
+        _ if call.by_key() => return Ok(()),
+        _ if body.user.is_some() => {
+            "user may be named with an API key only; a token's own user is the author"
         }
-        Caller::User(identity) if is_event && identity.role < Role::Host => {
-            forbidden("events need an API key, or a token of role host or above")
+        (PushContent::Event { .. }, _, role) if role < Some(Role::Host) => {
+            "an event needs an API key, or a token with role host, moderator or admin"
         }
-        Caller::Anonymous if is_event => forbidden("events need an API key"),
-        Caller::User(_) | Caller::Anonymous => Ok(()),
-    }
+        (_, Target::Many(_), None) => "rooms needs a token or an API key; without one send room",
+        _ => return Ok(()),
+    };
+    Err(Refusal::new(Code::Forbidden, reason))
 }
 
-fn publish(body: &PushBody, caller: &Caller, once: Option<Once>) -> Publish {
-    let content = match &body.content {
-        PushContent::Line { text, style, data } => Content::Line {
-            text: text.clone(),
-            style: *style,
-            data: data.clone(),
-        },
-        PushContent::Event { event, data } => Content::Event {
-            event: event.clone(),
-            data: data.clone(),
-        },
+fn author(call: &Call, named: Option<User>) -> Author {
+    let user = match call.caller {
+        Caller::User(identity) => Some(identity.user.clone()),
+        Caller::Key(_) => named,
+        Caller::Anonymous => None,
     };
-    let (author, who, exempt) = match caller {
-        Caller::Anonymous => (Author::Anonymous, None, false),
-        Caller::User(identity) => (
-            Author::User(identity.user.clone()),
-            Some(identity.clone()),
-            identity.role == Role::Admin,
-        ),
-        Caller::Key(_) => match &body.user {
-            Some(user) => (Author::User(user.clone()), None, true),
-            None => (Author::Anonymous, None, true),
-        },
-    };
-    Publish {
-        author,
-        who,
-        exempt,
-        content,
-        once,
-    }
+    user.map_or(Author::Anonymous, Author::User)
 }
 
-/// `Idempotency-Key`, for its caller alone, with a fingerprint of what it was sent with.
-fn once(request: &Request, caller: &Caller) -> Result<Option<Once>, Refusal> {
-    let Some(key) = request.headers.first("idempotency-key") else {
-        return Ok(None);
-    };
-    let good =
-        (1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
-    if !good {
-        let reason = format!("an Idempotency-Key is 1..{KEY_BYTES_MAX} visible ASCII characters");
-        return Err(Refusal::new(Code::BadRequest, reason));
-    }
-    let scope = match caller {
+fn is_admin(call: &Call) -> bool {
+    call.identity()
+        .is_some_and(|identity| identity.role == Role::Admin)
+}
+
+/// An `Idempotency-Key` in its caller's name. Names hold no control character and the key no newline, so two callers' keys
+/// never meet.
+fn once(call: &Call, key: &str) -> Result<Once, Refusal> {
+    let key = match call.caller {
+        Caller::Key(name) => format!("key:{name}\n{key}"),
+        Caller::User(identity) => format!("user:{}\n{key}", identity.user.id.as_str()),
         Caller::Anonymous => {
-            let reason = "an Idempotency-Key needs a token or an API key";
+            let reason = "an Idempotency-Key belongs to someone: send a token or an API key too";
             return Err(Refusal::new(Code::BadRequest, reason));
         }
-        Caller::User(identity) => format!("u:{}", identity.user.id.as_str()),
-        Caller::Key(name) => format!("k:{name}"),
     };
-    Ok(Some(Once {
-        key: format!("{scope}:{key}").into(),
-        fingerprint: fingerprint(&request.body),
-    }))
-}
-
-/// FNV-1a: stable, and no protection against a caller who wants to fool itself.
-fn fingerprint(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    Ok(Once {
+        key: key.into(),
+        fingerprint: fingerprint(call),
     })
 }
 
-fn accepted(room: &RoomId, published: Published) -> Value {
-    json!({"room": room.as_str(), "seq": published.seq, "epoch": published.epoch.0})
+/// What the request is, in 64 bits that are the same on every node and in every version.
+fn fingerprint(call: &Call) -> u64 {
+    let mut digest = Sha256::new();
+    digest.update(call.method.as_str());
+    digest.update([0]);
+    digest.update(call.path);
+    digest.update([0]);
+    digest.update(call.body);
+    let digest: [u8; 32] = digest.finalize().into();
+    let [a, b, c, d, e, f, g, h, ..] = digest;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
-impl One {
-    /// The reply.
-    pub fn reply(&self, answers: Vec<Vec<Result<Answer, Refusal>>>) -> Reply {
-        match single(answers) {
-            Ok(Answer::Published(published)) => Reply::json(200, accepted(&self.room, published)),
-            Ok(_) => unexpected(),
-            Err(reply) => reply,
+/// The answers to a push to many rooms: one place for each of `rooms`, in their order.
+#[derive(Debug)]
+pub(super) struct Results {
+    places: Vec<Place>,
+    /// By part; a timeout until the home has answered.
+    answers: Vec<Result<Published, Refusal>>,
+    answered: Vec<bool>,
+    missing: usize,
+}
+
+/// One of `rooms`.
+#[derive(Debug)]
+enum Place {
+    /// Asked for; a room named twice gets the line once and shows its one answer twice.
+    Asked { room: RoomId, part: usize },
+    /// Never asked for.
+    Refused { room: Box<str>, refusal: Refusal },
+}
+
+impl Results {
+    /// Places for the entries, and the rooms to ask, each once, in the order of their parts.
+    fn new(entries: Vec<Entry>) -> (Results, Vec<RoomId>) {
+        let mut parts: HashMap<RoomId, usize> = HashMap::new();
+        let mut rooms = Vec::new();
+        let mut place = |entry| match entry {
+            Entry::Refused { room, refusal } => Place::Refused { room, refusal },
+            Entry::Room(room) => {
+                let part = match parts.entry(room.clone()) {
+                    Slot::Occupied(slot) => *slot.get(),
+                    Slot::Vacant(slot) => {
+                        rooms.push(room.clone());
+                        *slot.insert(rooms.len() - 1)
+                    }
+                };
+                Place::Asked { room, part }
+            }
+        };
+        let places = entries.into_iter().map(&mut place).collect();
+        let results = Results {
+            places,
+            answers: vec![Err(timeout()); rooms.len()],
+            answered: vec![false; rooms.len()],
+            missing: rooms.len(),
+        };
+        (results, rooms)
+    }
+
+    /// Takes one answer; the reply when it was the last. A part that was never asked, or is answered already, is nothing new.
+    pub fn take(&mut self, part: u32, answer: Result<Answer, Refusal>) -> Option<Reply> {
+        let part = part as usize;
+        let answered = self.answered.get_mut(part)?;
+        if std::mem::replace(answered, true) {
+            return None;
+        }
+        self.answers[part] = match answer {
+            Ok(Answer::Published(published)) => Ok(published),
+            Ok(_) => Err(mismatched()),
+            Err(refusal) => Err(refusal),
+        };
+        self.missing -= 1;
+        (self.missing == 0).then(|| self.reply())
+    }
+
+    /// The reply when time is up: who has been answered is told so, because those lines are on their way. `None` if nobody has.
+    pub fn timed_out(&self) -> Option<Reply> {
+        (self.missing < self.answers.len()).then(|| self.reply())
+    }
+
+    fn reply(&self) -> Reply {
+        let results: Vec<Outcome> = self.places.iter().map(|p| self.outcome(p)).collect();
+        Reply::json(200, serde_json::json!({ "results": results }))
+    }
+
+    fn outcome<'a>(&'a self, place: &'a Place) -> Outcome<'a> {
+        match place {
+            Place::Refused { room, refusal } => Outcome::refused(room, refusal),
+            Place::Asked { room, part } => match &self.answers[*part] {
+                Ok(published) => Outcome::Published(Accepted::new(room, *published)),
+                Err(refusal) => Outcome::refused(room.as_str(), refusal),
+            },
         }
     }
 }
 
-impl Many {
-    /// The reply: 200 with a result for each room.
-    pub fn reply(&self, answers: Vec<Vec<Result<Answer, Refusal>>>) -> Reply {
-        let results: Vec<Value> = self
-            .results
-            .iter()
-            .map(|slot| match slot {
-                Slot::Refused(room, refusal) => refused(room, refusal),
-                Slot::Asked(room, index) => {
-                    match answers.get(*index).and_then(|of_one| of_one.first()) {
-                        Some(Ok(Answer::Published(published))) => accepted(room, *published),
-                        Some(Err(refusal)) => refused(room.as_str(), refusal),
-                        _ => refused(room.as_str(), &Refusal::new(Code::Internal, "no answer")),
-                    }
-                }
-            })
-            .collect();
-        Reply::json(200, json!({ "results": results }))
+/// `{"room","seq","epoch"}`.
+#[derive(Debug, Serialize)]
+pub(super) struct Accepted<'a> {
+    room: &'a str,
+    seq: u64,
+    epoch: u64,
+}
+
+impl<'a> Accepted<'a> {
+    /// What a push into `room` came to.
+    pub fn new(room: &'a RoomId, published: Published) -> Accepted<'a> {
+        Accepted {
+            room: room.as_str(),
+            seq: published.seq,
+            epoch: published.epoch.0,
+        }
     }
 }
 
-fn refused(room: &str, refusal: &Refusal) -> Value {
-    let mut result = json!({"room": room, "code": refusal.code.as_str(), "reason": refusal.reason});
-    if let Some(retry_after_ms) = refusal.retry_after_ms {
-        result["retry_after_ms"] = retry_after_ms.into();
+/// One entry of `results`.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Outcome<'a> {
+    Published(Accepted<'a>),
+    Refused {
+        room: &'a str,
+        code: &'static str,
+        reason: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u32>,
+    },
+}
+
+impl<'a> Outcome<'a> {
+    fn refused(room: &'a str, refusal: &'a Refusal) -> Outcome<'a> {
+        Outcome::Refused {
+            room,
+            code: refusal.code.as_str(),
+            reason: &refusal.reason,
+            retry_after_ms: refusal.retry_after_ms,
+        }
     }
-    result
 }

@@ -1,247 +1,291 @@
-//! Routes about rooms: list, detail, history, members, create and set, close, kick.
+//! Rooms over HTTP: list, detail, history, members, set, close, kick. Questions to home shards and the JSON made of their
+//! answers; access of public callers is judged by the room's home, which alone knows it.
 
-use std::cmp::Reverse;
+use std::fmt::Write as _;
+use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
-use super::Question;
-use super::plan::{Fold, Plan, single, unexpected};
-use super::route::{Action, Found};
-use crate::base::identity::Caller;
+use super::call::{Call, Step};
+use super::gather::{Gather, NodeWide, Show};
+use super::{Ctx, Question};
+use crate::base::identity::{Caller, Identity};
 use crate::base::ids::RoomId;
 use crate::base::refusal::{Code, Refusal};
-use crate::bus::{Answer, NodeAsk, RoomAsk};
-use crate::proto::danmaku::http::{parse_close, parse_kick, parse_room_patch};
-use crate::proto::http::Request;
+use crate::bus::{NodeAsk, RoomAsk};
+use crate::proto::danmaku::clean_text;
+use crate::proto::danmaku::http::{
+    REASON_BYTES_MAX, parse_disconnect, parse_kick, parse_room_patch,
+};
 use crate::proto::http::reply::Reply;
-use crate::proto::http::uri::query_first;
-use crate::room::ask::{Detail, HistoryPage, MembersPage, Patch};
+use crate::room::ask::{Detail, HistoryPage, MemberEntry, MembersPage, Patch};
 
-const LIMIT_DEFAULT: usize = 50;
-const LIMIT_MAX: usize = 1000;
-
-/// How answers about rooms are shown.
-#[derive(Debug)]
-pub enum View {
-    /// One room.
-    Detail,
-    /// Recent lines.
-    History(RoomId),
-    /// Who is in.
-    Members,
-    /// A room was closed.
-    Closed(RoomId),
-    /// How many connections it concerned.
-    Connections,
-    /// The best of every shard's best.
-    List {
-        /// At most so many.
-        limit: usize,
-    },
-}
-
-/// `GET /rooms`.
-pub fn list(request: &Request) -> Plan {
-    let limit = limit(request)?;
-    let after = match query_first(&request.query, "after")? {
-        None => None,
-        Some(after) => Some(position(&after).ok_or_else(|| {
-            let reason = "after is what the last page gave as next";
-            Refusal::new(Code::BadRequest, reason)
-        })?),
+/// `GET /api/v1/rooms?limit=&after=`.
+pub(super) fn list(call: &Call, ctx: &Ctx) -> Result<Step, Refusal> {
+    let limit = call.limit()?;
+    let after = call.parameter("after")?;
+    let after = after.as_deref().map(parse_cursor).transpose()?;
+    let listing = Listing {
+        limit,
+        sees: match call.caller {
+            Caller::Key(_) => Sees::All,
+            Caller::User(identity) => Sees::Admitted(Some(Arc::clone(identity))),
+            Caller::Anonymous => Sees::Admitted(None),
+        },
+        found: Vec::new(),
     };
-    // One more from each shard than is shown: so that it is known whether there are more.
+    // One more than is shown, so that the last page knows that it is the last.
     let ask = NodeAsk::Rooms {
         limit: limit + 1,
         after,
     };
-    let view = View::List { limit };
-    Ok((Fold::Room(view), vec![Question::Node(ask)]))
+    Ok(NodeWide::rooms(listing).ask(ask, ctx))
 }
 
-/// `ONLINE:ROOM`, where a page ended.
-fn position(text: &str) -> Option<(u32, Box<str>)> {
-    let (online, room) = text.split_once(':')?;
-    let room = RoomId::is_valid(room).then(|| room.into())?;
-    Some((online.parse().ok()?, room))
+/// `GET /api/v1/rooms/{room}`.
+pub(super) fn detail(call: &Call, room: &RoomId, _: &Ctx) -> Result<Step, Refusal> {
+    let question = call.read_room(room, RoomAsk::Detail);
+    Ok(one(question, room, Show::Detail))
 }
 
-/// `GET /rooms/{room}` and its history: whoever may enter may read.
-pub fn read(request: &Request, found: &Found, caller: &Caller) -> Plan {
-    let room = found.room()?;
-    let (view, ask) = match found.action {
-        Action::History => {
-            let since = number(request, "since")?;
-            let limit = limit(request)?;
-            (
-                View::History(room.clone()),
-                RoomAsk::History { since, limit },
-            )
-        }
-        _ => (View::Detail, RoomAsk::Detail),
+/// `GET /api/v1/rooms/{room}/history?since=&limit=`.
+pub(super) fn history(call: &Call, room: &RoomId, _: &Ctx) -> Result<Step, Refusal> {
+    let since = call.number("since", 0..=u64::MAX)?;
+    let limit = call.limit()?;
+    let question = call.read_room(room, RoomAsk::History { since, limit });
+    Ok(one(question, room, Show::History))
+}
+
+/// `GET /api/v1/rooms/{room}/members?limit=&after=`.
+pub(super) fn members(call: &Call, room: &RoomId, _: &Ctx) -> Result<Step, Refusal> {
+    let limit = call.limit()?;
+    let after = call.parameter("after")?.map(|after| after.into());
+    let question = call.read_room(room, RoomAsk::Members { limit, after });
+    Ok(one(question, room, Show::Members))
+}
+
+/// `PUT /api/v1/rooms/{room}`.
+pub(super) fn put(call: &Call, room: &RoomId, _: &Ctx) -> Result<Step, Refusal> {
+    let body = parse_room_patch(call.body)?;
+    if body.deliver_per_s_max.is_some() {
+        // Taken in silence, it would leave the room without the bound its owner believes in.
+        let reason =
+            "deliver_per_s_max cannot be set for one room: set it in the config's [[rooms.class]]";
+        return Err(Refusal::new(Code::NotImplemented, reason));
+    }
+    let patch = Box::new(Patch {
+        title: body.title,
+        access: body.access,
+        tick_ms: body.tick_ms,
+        data: body.data,
+    });
+    Ok(one(ask(room, RoomAsk::Put(patch)), room, Show::Detail))
+}
+
+/// `DELETE /api/v1/rooms/{room}`; the reason in the body or as `?reason=`.
+pub(super) fn close(call: &Call, room: &RoomId, _: &Ctx) -> Result<Step, Refusal> {
+    let mut reason = parse_disconnect(call.body)?.reason;
+    if reason.is_none()
+        && let Some(words) = call.parameter("reason")?.filter(|w| !w.trim().is_empty())
+    {
+        let cleaned = clean_text(&words, REASON_BYTES_MAX);
+        let cleaned = cleaned.map_err(|refusal| Refusal {
+            code: Code::BadRequest,
+            reason: format!("reason: {}", refusal.reason).into(),
+            ..refusal
+        })?;
+        reason = Some(cleaned.into());
+    }
+    let reason = reason.map_or_else(|| "the room was closed".into(), Arc::from);
+    let question = ask(room, RoomAsk::Close { reason });
+    Ok(one(question, room, Show::Closed))
+}
+
+/// `POST /api/v1/rooms/{room}/kick`.
+pub(super) fn kick(call: &Call, room: &RoomId, _: &Ctx) -> Result<Step, Refusal> {
+    let body = parse_kick(call.body)?;
+    let kick = RoomAsk::Kick {
+        user: body.user,
+        reason: body.reason.map_or_else(
+            || "a moderator removed you from this room".into(),
+            Arc::from,
+        ),
     };
-    let who = match caller {
-        Caller::Key(_) => return Ok(about(view, room, ask)),
-        Caller::User(identity) => Some(identity.clone()),
-        Caller::Anonymous => None,
-    };
-    let then = Box::new(ask);
-    Ok(about(view, room, RoomAsk::Admit { who, then }))
+    Ok(one(ask(room, kick), room, Show::Kicked))
 }
 
-/// Routes of the server API about one room.
-pub fn manage(request: &Request, found: &Found) -> Plan {
-    let room = found.room()?;
-    Ok(match found.action {
-        Action::PutRoom => {
-            let body = parse_room_patch(&request.body)?;
-            if body.deliver_per_s_max.is_some_and(|max| max > 0) {
-                let reason = "deliver_per_s_max is not available in this version";
-                return Err(Refusal::new(Code::NotImplemented, reason));
-            }
-            let patch = Patch {
-                title: body.title,
-                access: body.access,
-                tick_ms: body.tick_ms,
-                data: body.data,
-            };
-            about(View::Detail, room, RoomAsk::Put(Box::new(patch)))
-        }
-        Action::CloseRoom => {
-            let reason = parse_close(&request.body)?;
-            let reason = reason.as_deref().unwrap_or("the room was closed").into();
-            about(View::Closed(room.clone()), room, RoomAsk::Close { reason })
-        }
-        Action::Kick => {
-            let body = parse_kick(&request.body)?;
-            let reason = body.reason.as_deref().unwrap_or("removed from the room");
-            let kick = RoomAsk::Kick {
-                user: body.user,
-                reason: reason.into(),
-            };
-            about(View::Connections, room, kick)
-        }
-        _ => {
-            let after = query_first(&request.query, "after")?.map(|after| after.into());
-            let limit = limit(request)?;
-            about(View::Members, room, RoomAsk::Members { limit, after })
-        }
-    })
-}
-
-fn about(view: View, room: RoomId, ask: RoomAsk) -> (Fold, Vec<Question>) {
-    (Fold::Room(view), vec![Question::Room { room, ask }])
-}
-
-fn limit(request: &Request) -> Result<usize, Refusal> {
-    match number(request, "limit")? {
-        None => Ok(LIMIT_DEFAULT),
-        Some(limit @ 1..=1000) => Ok(limit as usize),
-        Some(limit) => {
-            let reason = format!("limit is 1..{LIMIT_MAX}, not {limit}");
-            Err(Refusal::new(Code::BadRequest, reason))
-        }
+fn ask(room: &RoomId, ask: RoomAsk) -> Question {
+    Question::Room {
+        room: room.clone(),
+        ask,
     }
 }
 
-fn number(request: &Request, name: &'static str) -> Result<Option<u64>, Refusal> {
-    let Some(text) = query_first(&request.query, name)? else {
-        return Ok(None);
-    };
-    let number = text.parse().map_err(|_| {
-        let reason = format!("{name} is a whole number, not {text:.32}");
+fn one(question: Question, room: &RoomId, show: Show) -> Step {
+    Step::Ask(vec![question], Gather::room(room.clone(), show))
+}
+
+/// `ONLINE:ROOM`, the position behind a page's last room. Opaque to clients.
+fn parse_cursor(after: &str) -> Result<(u32, Box<str>), Refusal> {
+    let parsed = after.split_once(':').and_then(|(online, room)| {
+        let room = RoomId::parse(room)?;
+        Some((online.parse().ok()?, room.as_str().into()))
+    });
+    parsed.ok_or_else(|| {
+        let reason = "after must be the next of an earlier page, as it was";
         Refusal::new(Code::BadRequest, reason)
-    })?;
-    Ok(Some(number))
-}
-
-impl View {
-    /// The reply.
-    pub fn reply(&self, answers: Vec<Vec<Result<Answer, Refusal>>>) -> Reply {
-        if let View::List { limit } = self {
-            return list_reply(answers, *limit);
-        }
-        match (self, single(answers)) {
-            (_, Err(reply)) => reply,
-            (View::Detail, Ok(Answer::Detail(detail))) => Reply::json(200, detail_json(&detail)),
-            (View::History(room), Ok(Answer::History(page))) => {
-                Reply::raw_json(200, history_json(room, &page))
-            }
-            (View::Members, Ok(Answer::Members(page))) => Reply::json(200, members_json(&page)),
-            (View::Closed(room), Ok(Answer::Connections(connections))) => {
-                let closed = json!({"room": room.as_str(), "connections": connections});
-                Reply::json(200, closed)
-            }
-            (View::Connections, Ok(Answer::Connections(connections))) => {
-                Reply::json(200, json!({ "connections": connections }))
-            }
-            _ => unexpected(),
-        }
-    }
-}
-
-fn list_reply(answers: Vec<Vec<Result<Answer, Refusal>>>, limit: usize) -> Reply {
-    let mut rooms: Vec<Detail> = Vec::new();
-    for answer in answers.into_iter().flatten() {
-        if let Ok(Answer::Rooms(of_shard)) = answer {
-            rooms.extend(of_shard);
-        }
-    }
-    rooms.sort_by(|a, b| (Reverse(a.online), &a.room).cmp(&(Reverse(b.online), &b.room)));
-    let more = rooms.len() > limit;
-    rooms.truncate(limit);
-    let last = rooms.last().filter(|_| more);
-    let next = last.map(|room| format!("{}:{}", room.online, room.room));
-    let rooms: Vec<Value> = rooms.iter().map(detail_json).collect();
-    Reply::json(200, json!({"rooms": rooms, "next": next}))
-}
-
-fn detail_json(detail: &Detail) -> Value {
-    // A publisher's own JSON was parsed when it came; it is shown as a value, since numbers keep their digits.
-    let data = detail
-        .data
-        .as_ref()
-        .and_then(|data| serde_json::from_str::<Value>(data.get()).ok());
-    json!({
-        "room": detail.room.as_str(),
-        "online": detail.online,
-        "users": detail.users,
-        "seq": detail.seq,
-        "epoch": detail.epoch.0,
-        "title": detail.title,
-        "access": detail.access.as_str(),
-        "tick_ms": detail.tick_ms,
-        "data": data,
-        "created": detail.created_ms,
-        "peak": detail.peak,
     })
 }
 
-/// The messages are JSON already: they are put together, not parsed.
-fn history_json(room: &RoomId, page: &HistoryPage) -> Vec<u8> {
-    let head = format!(
-        "{{\"room\":\"{room}\",\"epoch\":{},\"seq\":{},\"messages\":[",
+/// The shards' parts of one page of rooms.
+#[derive(Debug)]
+pub(super) struct Listing {
+    limit: usize,
+    sees: Sees,
+    found: Vec<Detail>,
+}
+
+/// Which rooms a caller may see.
+#[derive(Debug)]
+enum Sees {
+    All,
+    /// Those this viewer could enter.
+    Admitted(Option<Arc<Identity>>),
+}
+
+impl Listing {
+    /// Adds one shard's part: at most one more room than the page shows.
+    pub fn add(&mut self, rooms: Vec<Detail>) {
+        self.found.extend(rooms);
+    }
+
+    /// The page: most viewers first, then by id. Rooms the caller could not enter take their place in it without being shown, so
+    /// a page may be short and still have a next one.
+    pub fn reply(&mut self) -> Reply {
+        let order = |a: &Detail, b: &Detail| (b.online, &a.room).cmp(&(a.online, &b.room));
+        self.found.sort_unstable_by(order);
+        let more = self.found.len() > self.limit;
+        self.found.truncate(self.limit);
+        let last = self.found.last().filter(|_| more);
+        let next = last.map(|last| format!("{}:{}", last.online, last.room));
+        let rooms = self.found.iter().filter(|detail| self.shows(detail));
+        let rooms = rooms.map(DetailBody::new).collect();
+        Reply::json(200, ListBody { rooms, next })
+    }
+
+    fn shows(&self, detail: &Detail) -> bool {
+        match &self.sees {
+            Sees::All => true,
+            Sees::Admitted(who) => detail.access.admits(who.as_deref(), &detail.room).is_ok(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ListBody<'a> {
+    rooms: Vec<DetailBody<'a>>,
+    next: Option<String>,
+}
+
+/// One room as JSON.
+#[derive(Serialize)]
+struct DetailBody<'a> {
+    room: &'a str,
+    online: u32,
+    users: u32,
+    seq: u64,
+    epoch: u64,
+    title: &'a str,
+    access: &'static str,
+    tick_ms: Option<u32>,
+    data: Option<&'a RawValue>,
+    created: u64,
+    peak: u32,
+}
+
+impl<'a> DetailBody<'a> {
+    fn new(detail: &'a Detail) -> DetailBody<'a> {
+        DetailBody {
+            room: detail.room.as_str(),
+            online: detail.online,
+            users: detail.users,
+            seq: detail.seq,
+            epoch: detail.epoch.0,
+            title: &detail.title,
+            access: detail.access.as_str(),
+            tick_ms: detail.tick_ms,
+            data: detail.data.as_deref(),
+            created: detail.created_ms,
+            peak: detail.peak,
+        }
+    }
+}
+
+/// The answer to detail and put.
+pub(super) fn detail_reply(detail: &Detail) -> Reply {
+    Reply::json(200, DetailBody::new(detail))
+}
+
+/// The answer to history. The messages are JSON already and go in as they are.
+pub(super) fn history_reply(room: &RoomId, page: &HistoryPage) -> Reply {
+    let bytes: usize = page.messages.iter().map(|message| message.len() + 1).sum();
+    // A room id needs no escaping.
+    let mut head = String::with_capacity(256);
+    let written = write!(
+        head,
+        r#"{{"room":"{room}","epoch":{},"seq":{},"messages":["#,
         page.epoch.0, page.seq
     );
-    let mut out = head.into_bytes();
+    debug_assert!(written.is_ok(), "writing to memory cannot fail");
+    let mut body = head.into_bytes();
+    body.reserve(bytes + 2);
     for (index, message) in page.messages.iter().enumerate() {
         if index > 0 {
-            out.push(b',');
+            body.push(b',');
         }
-        out.extend_from_slice(message);
+        body.extend_from_slice(message);
     }
-    out.extend_from_slice(b"]}");
-    out
+    body.extend_from_slice(b"]}");
+    Reply::raw_json(200, body)
 }
 
-fn members_json(page: &MembersPage) -> Value {
-    let member = |entry: &crate::room::ask::MemberEntry| {
-        let user = entry
-            .user
-            .as_ref()
-            .map(|user| json!({"id": user.id.as_str(), "name": user.name}));
-        json!({"user": user, "connections": entry.connections, "joined": entry.joined_ms})
-    };
-    let members: Vec<Value> = page.members.iter().map(member).collect();
-    json!({"members": members, "next": page.next})
+#[derive(Serialize)]
+struct MembersBody<'a> {
+    members: Vec<MemberBody<'a>>,
+    next: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct MemberBody<'a> {
+    user: Option<UserBody<'a>>,
+    connections: u32,
+    joined: u64,
+}
+
+#[derive(Serialize)]
+struct UserBody<'a> {
+    id: &'a str,
+    name: &'a str,
+}
+
+/// The answer to members.
+pub(super) fn members_reply(page: &MembersPage) -> Reply {
+    fn member(entry: &MemberEntry) -> MemberBody<'_> {
+        MemberBody {
+            user: entry.user.as_ref().map(|user| UserBody {
+                id: user.id.as_str(),
+                name: &user.name,
+            }),
+            connections: entry.connections,
+            joined: entry.joined_ms,
+        }
+    }
+    Reply::json(
+        200,
+        MembersBody {
+            members: page.members.iter().map(member).collect(),
+            next: page.next.as_deref(),
+        },
+    )
 }

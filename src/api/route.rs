@@ -1,253 +1,269 @@
-//! The one route table: path and method to a handler, the listeners it is on, and who may call it.
+//! The one route table: path, methods, on which listener, what the caller needs, who handles it. Read-only after the first
+//! request; shared by all shards. A new route is a new row here and nowhere else.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use matchit::Router;
+use matchit::{Params, Router};
 
-use super::Listener;
+use super::call::{Call, Step};
+use super::caller::Needs;
+use super::{Ctx, Listener, batch, node, push, rooms, users};
 use crate::base::ids::{RoomId, UserId};
 use crate::base::refusal::{Code, Refusal};
 use crate::proto::http::Method;
+use crate::proto::http::reply::Reply;
 use crate::proto::http::uri::decode_segment;
 
-/// What a request asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// `GET /`
-    Page,
-    /// `GET /healthz`
-    Health,
-    /// `GET /readyz`
-    Ready,
-    /// `GET /metrics`
-    Metrics,
-    /// `POST /api/v1/danmaku/push`
-    Push,
-    /// `GET /api/v1/rooms`
-    Rooms,
-    /// `GET /api/v1/rooms/{room}`
-    Room,
-    /// `PUT /api/v1/rooms/{room}`
-    PutRoom,
-    /// `DELETE /api/v1/rooms/{room}`
-    CloseRoom,
-    /// `GET /api/v1/rooms/{room}/history`
-    History,
-    /// `GET /api/v1/rooms/{room}/members`
-    Members,
-    /// `POST /api/v1/rooms/{room}/kick`
-    Kick,
-    /// `POST /api/v1/broadcast`
-    Broadcast,
-    /// `POST /api/v1/users/{user}/push`
-    UserPush,
-    /// `POST /api/v1/users/{user}/disconnect`
-    UserDisconnect,
-    /// `POST /api/v1/batch`
-    Batch,
-    /// `GET /api/v1/info`
-    Info,
+/// What handles a route, by what its path names.
+#[derive(Clone, Copy)]
+enum Handler {
+    Plain(fn(&Call, &Ctx) -> Result<Step, Refusal>),
+    Room(fn(&Call, &RoomId, &Ctx) -> Result<Step, Refusal>),
+    User(fn(&Call, &UserId, &Ctx) -> Result<Step, Refusal>),
 }
 
-/// Where a route is, and for whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// Both listeners, nobody is asked who they are.
-    Open,
-    /// The internal listener, nobody is asked.
-    OpenInternal,
-    /// Both; on the internal one with an API key.
+/// On which listeners a route exists.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum On {
+    Both,
     Public,
-    /// The internal one, with an API key.
-    Server,
+    Internal,
 }
 
+/// One method of one path.
 struct Route {
-    path: &'static str,
-    methods: &'static [(Method, Action, Reach)],
+    method: Method,
+    on: On,
+    needs: Needs,
+    handler: Handler,
 }
 
-const ROUTES: &[Route] = &[
+const fn route(method: Method, on: On, needs: Needs, handler: Handler) -> Route {
     Route {
-        path: "/",
-        methods: &[(Method::Get, Action::Page, Reach::Open)],
-    },
-    Route {
-        path: "/healthz",
-        methods: &[(Method::Get, Action::Health, Reach::Open)],
-    },
-    Route {
-        path: "/readyz",
-        methods: &[(Method::Get, Action::Ready, Reach::Open)],
-    },
-    Route {
-        path: "/metrics",
-        methods: &[(Method::Get, Action::Metrics, Reach::OpenInternal)],
-    },
-    Route {
-        path: "/api/v1/danmaku/push",
-        methods: &[(Method::Post, Action::Push, Reach::Public)],
-    },
-    Route {
-        path: "/api/v1/rooms",
-        methods: &[(Method::Get, Action::Rooms, Reach::Public)],
-    },
-    Route {
-        path: "/api/v1/rooms/{room}",
-        methods: &[
-            (Method::Get, Action::Room, Reach::Public),
-            (Method::Put, Action::PutRoom, Reach::Server),
-            (Method::Delete, Action::CloseRoom, Reach::Server),
+        method,
+        on,
+        needs,
+        handler,
+    }
+}
+
+use Handler::{Plain, Room, User};
+use Method::{Delete, Get, Post, Put};
+use On::{Both, Internal, Public};
+
+static TABLE: &[(&str, &[Route])] = &[
+    ("/", &[route(Get, Public, Needs::Open, Plain(node::home))]),
+    (
+        "/healthz",
+        &[route(Get, Both, Needs::Open, Plain(node::health))],
+    ),
+    (
+        "/readyz",
+        &[route(Get, Both, Needs::Open, Plain(node::ready))],
+    ),
+    (
+        "/metrics",
+        &[route(Get, Internal, Needs::Open, Plain(node::metrics))],
+    ),
+    (
+        "/api/v1/danmaku/push",
+        &[route(Post, Both, Needs::Speak, Plain(push::push))],
+    ),
+    (
+        "/api/v1/rooms",
+        &[route(Get, Both, Needs::Watch, Plain(rooms::list))],
+    ),
+    (
+        "/api/v1/rooms/{room}",
+        &[
+            route(Get, Both, Needs::Watch, Room(rooms::detail)),
+            route(Put, Internal, Needs::Key, Room(rooms::put)),
+            route(Delete, Internal, Needs::Key, Room(rooms::close)),
         ],
-    },
-    Route {
-        path: "/api/v1/rooms/{room}/history",
-        methods: &[(Method::Get, Action::History, Reach::Public)],
-    },
-    Route {
-        path: "/api/v1/rooms/{room}/members",
-        methods: &[(Method::Get, Action::Members, Reach::Server)],
-    },
-    Route {
-        path: "/api/v1/rooms/{room}/kick",
-        methods: &[(Method::Post, Action::Kick, Reach::Server)],
-    },
-    Route {
-        path: "/api/v1/broadcast",
-        methods: &[(Method::Post, Action::Broadcast, Reach::Server)],
-    },
-    Route {
-        path: "/api/v1/users/{user}/push",
-        methods: &[(Method::Post, Action::UserPush, Reach::Server)],
-    },
-    Route {
-        path: "/api/v1/users/{user}/disconnect",
-        methods: &[(Method::Post, Action::UserDisconnect, Reach::Server)],
-    },
-    Route {
-        path: "/api/v1/batch",
-        methods: &[(Method::Post, Action::Batch, Reach::Server)],
-    },
-    Route {
-        path: "/api/v1/info",
-        methods: &[(Method::Get, Action::Info, Reach::Server)],
-    },
+    ),
+    (
+        "/api/v1/rooms/{room}/history",
+        &[route(Get, Both, Needs::Watch, Room(rooms::history))],
+    ),
+    (
+        "/api/v1/rooms/{room}/members",
+        &[route(Get, Internal, Needs::Key, Room(rooms::members))],
+    ),
+    (
+        "/api/v1/rooms/{room}/kick",
+        &[route(Post, Internal, Needs::Key, Room(rooms::kick))],
+    ),
+    (
+        "/api/v1/broadcast",
+        &[route(Post, Internal, Needs::Key, Plain(users::broadcast))],
+    ),
+    (
+        "/api/v1/users/{user}/push",
+        &[route(Post, Internal, Needs::Key, User(users::push))],
+    ),
+    (
+        "/api/v1/users/{user}/disconnect",
+        &[route(Post, Internal, Needs::Key, User(users::disconnect))],
+    ),
+    (
+        "/api/v1/batch",
+        &[route(Post, Internal, Needs::Key, Plain(batch::batch))],
+    ),
+    (
+        "/api/v1/info",
+        &[route(Get, Internal, Needs::Key, Plain(node::info))],
+    ),
 ];
 
-static ROUTER: LazyLock<Router<usize>> = LazyLock::new(|| {
+static ROUTER: LazyLock<Router<&'static [Route]>> = LazyLock::new(|| {
     let mut router = Router::new();
-    for (index, route) in ROUTES.iter().enumerate() {
-        if let Err(error) = router.insert(route.path, index) {
-            // A mistake in the table above; the test that walks it fails.
-            tracing::error!(%error, path = route.path, "a route was not added");
-        }
+    for (path, routes) in TABLE {
+        router
+            .insert(*path, *routes)
+            .expect("the table holds no path twice");
     }
     router
 });
 
-/// A route that was found.
-#[derive(Clone, Debug)]
-pub struct Found {
-    /// What it does.
-    pub action: Action,
-    /// Who may.
-    pub reach: Reach,
-    /// `{room}` or `{user}`, decoded.
-    pub parameter: Option<String>,
+/// A route that was found, with what its path names.
+pub(super) struct Found<'a> {
+    route: &'static Route,
+    params: Params<'static, 'a>,
 }
 
-impl Found {
-    /// The room in the path.
-    ///
-    /// # Errors
-    /// `bad_room`.
-    pub fn room(&self) -> Result<RoomId, Refusal> {
-        let text = self.parameter.as_deref().unwrap_or("");
-        RoomId::parse(text)
-            .ok_or_else(|| Refusal::new(Code::BadRoom, "the path does not name a room"))
+/// The methods of a path on a listener; empty if the path does not exist there. HEAD goes with GET, OPTIONS with everything.
+pub(super) fn methods(path: &str, listener: Listener) -> Vec<Method> {
+    let Ok(matched) = ROUTER.at(path) else {
+        return Vec::new();
+    };
+    let mut methods = Vec::new();
+    for route in matched.value.iter().filter(|r| r.is_on(listener)) {
+        methods.push(route.method);
+        if route.method == Method::Get {
+            methods.push(Method::Head);
+        }
     }
-
-    /// The user in the path.
-    ///
-    /// # Errors
-    /// `bad_user`.
-    pub fn user(&self) -> Result<UserId, Refusal> {
-        let text = self.parameter.as_deref().unwrap_or("");
-        UserId::parse(text)
-            .ok_or_else(|| Refusal::new(Code::BadUser, "the path does not name a user"))
+    if !methods.is_empty() {
+        methods.push(Method::Options);
     }
+    methods
 }
 
-/// Why no route was found.
-#[derive(Debug)]
-pub struct Missed {
-    /// 404 or 405.
-    pub refusal: Refusal,
-    /// For 405: the methods there are.
-    pub allow: Option<String>,
+/// Methods as an `Allow` header lists them (RFC 9110 section 10.2.1).
+pub(super) fn allow(methods: &[Method]) -> String {
+    let words: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
+    words.join(", ")
 }
 
-/// Finds the route of a request. HEAD is GET without the body.
+/// The route for a method and an encoded path. A method that exists on the other listener only is not told of here.
 ///
 /// # Errors
-/// `not_found`, also for what is on the other listener only; `method_not_allowed`.
-pub fn find(method: Method, path: &str, listener: Listener) -> Result<Found, Missed> {
-    let not_found = || Missed {
-        refusal: Refusal::new(Code::NotFound, format!("no such path: {path:.100}")),
-        allow: None,
-    };
-    let matched = ROUTER.at(path).map_err(|_| not_found())?;
-    let route = ROUTES.get(*matched.value).ok_or_else(not_found)?;
-    let here = |reach: Reach| {
-        listener == Listener::Internal || matches!(reach, Reach::Open | Reach::Public)
-    };
-    let mut there = route.methods.iter().filter(|(_, _, reach)| here(*reach));
+/// The 404, or the 405 with its `Allow`.
+pub(super) fn find<'a>(
+    method: Method,
+    path: &'a str,
+    listener: Listener,
+) -> Result<Found<'a>, Reply> {
     let wanted = match method {
         Method::Head => Method::Get,
         method => method,
     };
-    if let Some((_, action, reach)) = there.clone().find(|(method, ..)| *method == wanted) {
-        let parameter = matched.params.iter().next().map(|(_, value)| value);
-        let parameter = match parameter.map(decode_segment) {
-            None => None,
-            Some(Ok(text)) => Some(text.into_owned()),
-            Some(Err(_)) => return Err(not_found()),
-        };
+    let Ok(matched) = ROUTER.at(path) else {
+        return Err(not_found(path));
+    };
+    let of_method = || matched.value.iter().filter(|r| r.method == wanted);
+    if let Some(route) = of_method().find(|r| r.is_on(listener)) {
         return Ok(Found {
-            action: *action,
-            reach: *reach,
-            parameter,
+            route,
+            params: matched.params,
         });
     }
-    if there.next().is_none() {
-        return Err(not_found());
+    let methods = methods(path, listener);
+    if methods.is_empty() || of_method().next().is_some() {
+        return Err(not_found(path));
     }
-    let allow = allowed(route, here);
-    Err(Missed {
-        refusal: Refusal::new(
-            Code::MethodNotAllowed,
-            format!("{method} is not a method of {path:.100}, but {allow}"),
-        ),
-        allow: Some(allow),
-    })
+    Err(wrong_method(method, &methods))
 }
 
-/// The methods of a path on a listener, for `Allow` and preflights; `None` for an unknown path.
-pub fn methods(path: &str, listener: Listener) -> Option<String> {
-    match find(Method::Options, path, listener) {
-        Err(Missed { allow, .. }) => allow,
-        Ok(_) => None,
-    }
+/// 405 with the methods there are.
+fn wrong_method(method: Method, methods: &[Method]) -> Reply {
+    let allow = allow(methods);
+    let reason = format!("there is no {method} here, only {allow}");
+    Reply::refusal(&Refusal::new(Code::MethodNotAllowed, reason)).header("Allow", allow)
 }
 
-fn allowed(route: &Route, here: impl Fn(Reach) -> bool) -> String {
-    let mut words = Vec::new();
-    for (method, _, _) in route.methods.iter().filter(|(_, _, reach)| here(*reach)) {
-        words.push(method.as_str());
-        if *method == Method::Get {
-            words.push("HEAD");
+/// 404, with the beginning of the path that was asked for.
+pub(super) fn not_found(path: &str) -> Reply {
+    let shown: String = path.chars().take(128).collect();
+    Reply::refusal(&Refusal::new(
+        Code::NotFound,
+        format!("there is nothing at {shown}"),
+    ))
+}
+
+impl Route {
+    fn is_on(&self, listener: Listener) -> bool {
+        match self.on {
+            On::Both => true,
+            On::Public => listener == Listener::Public,
+            On::Internal => listener == Listener::Internal,
         }
     }
-    words.push("OPTIONS");
-    words.join(", ")
+}
+
+impl Found<'_> {
+    /// What the route asks of its caller.
+    pub fn needs(&self) -> Needs {
+        self.route.needs
+    }
+
+    /// Runs the handler.
+    ///
+    /// # Errors
+    /// `bad_room` or `bad_user` for what the path names, or the handler's own.
+    pub fn run(&self, call: &Call, ctx: &Ctx) -> Result<Step, Refusal> {
+        match self.route.handler {
+            Handler::Plain(handle) => handle(call, ctx),
+            Handler::Room(handle) => handle(call, &self.room()?, ctx),
+            Handler::User(handle) => handle(call, &self.user()?, ctx),
+        }
+    }
+
+    fn param(&self, name: &str) -> Result<Cow<'_, str>, Refusal> {
+        let encoded = self.params.get(name).unwrap_or_default();
+        Ok(decode_segment(encoded)?)
+    }
+
+    fn room(&self) -> Result<RoomId, Refusal> {
+        let name = self.param("room")?;
+        RoomId::parse(&name).ok_or_else(|| {
+            Refusal::new(
+                Code::BadRoom,
+                format!(
+                    "the path names the room {}, which no room is called",
+                    shown(&name)
+                ),
+            )
+        })
+    }
+
+    fn user(&self) -> Result<UserId, Refusal> {
+        let id = self.param("user")?;
+        UserId::parse(&id).ok_or_else(|| {
+            Refusal::new(
+                Code::BadUser,
+                format!(
+                    "the path names the user {}, which no user is called",
+                    shown(&id)
+                ),
+            )
+        })
+    }
+}
+
+/// The beginning of what a client sent, quoted and escaped.
+fn shown(text: &str) -> String {
+    let short: String = text.chars().take(32).collect();
+    format!("{short:?}")
 }

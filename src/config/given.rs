@@ -219,6 +219,8 @@ impl Gathered {
                 "API_KEY" => self.api_key = Some(value),
                 // Read by whoever looks for the file.
                 "CONFIG" => {}
+                // What an orchestrator sets for a service called danmaku says nothing to us.
+                rest if is_orchestrators(rest) => {}
                 _ => match KEYS.iter().find(|key| variable(key) == name) {
                     Some(key) => self.loose(key.path, name, value),
                     None => {
@@ -252,6 +254,17 @@ impl Gathered {
         };
         self.values.insert(path, given);
     }
+}
+
+/// Kubernetes and Docker links set `DANMAKU_SERVICE_HOST`, `DANMAKU_PORT_8080_TCP_ADDR` and the like, also for services
+/// like `danmaku-redis`.
+fn is_orchestrators(rest: &str) -> bool {
+    let rest = format!("_{rest}");
+    !rest.contains("__")
+        && (rest.contains("_SERVICE_HOST")
+            || rest.contains("_SERVICE_PORT")
+            || rest.contains("_PORT_")
+            || rest.ends_with("_PORT"))
 }
 
 /// A key's environment variable.

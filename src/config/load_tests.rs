@@ -202,6 +202,17 @@ fn the_environment_is_checked_too() {
 }
 
 #[test]
+fn what_an_orchestrator_sets_is_not_ours() {
+    let set = [
+        ("DANMAKU_SERVICE_HOST", "10.0.0.1"),
+        ("DANMAKU_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ("DANMAKU_REDIS_SERVICE_PORT", "6379"),
+        ("DANMAKU_PORT", "tcp://10.0.0.1:8080"),
+    ];
+    assert!(from("", &set, &Serve::default()).is_ok());
+}
+
+#[test]
 fn short_names_for_one_key_each() {
     let environment = [
         ("DANMAKU_AUTH__SECRET", SECRET),

@@ -162,6 +162,10 @@ impl Gateway {
         let deadline = Instant::now() + Duration::from_millis(drain.deadline_ms);
         while self.node.connections.in_use() > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
+            if self.shards.iter().any(|shard| shard.is_finished()) {
+                tracing::error!("a shard has ended while draining");
+                return;
+            }
             if left.is_zero() {
                 let viewers = self.node.connections.in_use();
                 tracing::warn!(viewers, "the drain's deadline has passed");
@@ -187,10 +191,13 @@ impl Gateway {
     }
 
     fn tell_all(&self, control: impl Fn() -> Control) {
-        for address in &self.addresses {
+        for (address, shard) in self.addresses.iter().zip(&self.shards) {
             let mut msg = Msg::Control(control());
             // A full mailbox empties within turns; the main thread may wait, a shard never does.
             while let Err(back) = address.mailbox.post(msg).map(|_| ()) {
+                if shard.is_finished() {
+                    break;
+                }
                 msg = back;
                 std::thread::sleep(Duration::from_millis(1));
             }

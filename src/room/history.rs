@@ -38,7 +38,7 @@ impl History {
 
     /// Everything numbered above `seq`, ascending.
     pub fn after(&self, seq: u64) -> impl Iterator<Item = &Bytes> {
-        let skip = (seq + 1).saturating_sub(self.oldest);
+        let skip = seq.saturating_add(1).saturating_sub(self.oldest);
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
         self.messages.iter().skip(skip)
     }

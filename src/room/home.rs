@@ -131,9 +131,11 @@ impl Home {
 
     /// Everything sealed after `seq`, if `seq` is of this numbering and nothing between has been let go.
     fn recovered(&self, epoch: Epoch, seq: u64) -> Option<Vec<Bytes>> {
-        let known = epoch == self.epoch && seq <= self.sealed_seq;
+        if epoch != self.epoch || seq > self.sealed_seq {
+            return None;
+        }
         let complete = seq == self.sealed_seq || seq + 1 >= self.history.oldest()?;
-        (known && complete).then(|| self.history.after(seq).cloned().collect())
+        complete.then(|| self.history.after(seq).cloned().collect())
     }
 
     /// A member went. One that had joined another numbering is not known here.

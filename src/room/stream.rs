@@ -123,6 +123,11 @@ impl Stream {
         self.members.is_empty()
     }
 
+    /// All members, in no order that lasts.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
     /// The member at `at`.
     pub fn member(&self, at: usize) -> Option<&Member> {
         self.members.get(at)

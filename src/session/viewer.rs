@@ -47,11 +47,13 @@ pub struct Viewer {
     /// Second on the monotonic clock at which strikes were last forgiven.
     forgiven_s: u32,
     /// Questions to home shards not yet answered.
-    pub questions: u16,
+    questions: u16,
     encoding: Encoding,
     tally: Tally,
     /// We have sent a close frame, or the peer has: its messages count no more.
     closing: bool,
+    /// The stream is out of frame, or over: nothing in it can be understood any more.
+    deaf: bool,
 }
 
 impl Viewer {
@@ -68,6 +70,7 @@ impl Viewer {
             tally: Tally::default(),
             encoding,
             closing: false,
+            deaf: false,
         }
     }
 
@@ -123,27 +126,45 @@ impl Viewer {
         out: &mut Vec<u8>,
         intents: &mut Vec<Intent>,
     ) -> Result<(), End> {
+        if self.deaf {
+            return Ok(());
+        }
         // The decoder is taken out so that its event may borrow it while the message is judged.
         let mut decoder = std::mem::take(&mut self.decoder);
         let mut at = 0;
-        let result = loop {
-            if at == bytes.len() {
-                break Ok(());
-            }
+        let mut ended = Ok(());
+        // The call that finds nothing more gives back the memory of the last message.
+        loop {
             let step = match decoder.next(&mut bytes[at..], env.limits.message_bytes_max) {
                 Ok(step) => step,
-                Err(fault) => break Err(End::new(fault.close().code(), fault.reason())),
+                Err(fault) => {
+                    // Where the next frame begins is not known any more: what still comes is read and thrown away.
+                    self.deaf = true;
+                    if !self.closing && ended.is_ok() {
+                        ended = Err(End::new(fault.close_code(), fault.reason()));
+                    }
+                    break;
+                }
             };
             at += step.consumed;
-            if let Some(event) = step.event
-                && let Err(end) = self.event(event, env, out, intents)
-            {
-                break Err(end);
+            let Some(event) = step.event else {
+                break;
+            };
+            // After its end a session is only listened to for the peer's close frame.
+            if matches!(event, Event::Close(_)) || (ended.is_ok() && !self.closing) {
+                let closed = matches!(event, Event::Close(_));
+                let over = self.event(event, env, out, intents);
+                if ended.is_ok() {
+                    ended = over;
+                }
+                if closed {
+                    self.deaf = true;
+                    break;
+                }
             }
-        };
-        decoder.settle();
+        }
         self.decoder = decoder;
-        result
+        ended
     }
 
     fn event(
@@ -160,7 +181,6 @@ impl Viewer {
                 let code = why.map_or(Close::Normal.code(), |(code, _)| code);
                 return Err(End::new(code, ""));
             }
-            _ if self.closing => {}
             Event::Ping(payload) => {
                 self.tally.frames_out += 1;
                 encode::frame(OpCode::Control(Control::Pong), payload, out);
@@ -226,9 +246,9 @@ impl Viewer {
                     return Err(Refusal::new(Code::SpeakForbidden, reason).into());
                 }
                 self.spend_line(env)?;
-                self.ask()?;
                 let room = room_id(&room)?;
                 let text = text::clean_text(&text, env.limits.text_bytes_max)?;
+                self.ask()?;
                 Ok(Some(Intent::Speak {
                     room,
                     text: text.into(),
@@ -309,7 +329,13 @@ impl Viewer {
             let reason = "too many of your messages wait for an answer";
             return Err(Refusal::new(Code::Busy, reason).retry(100));
         }
+        self.questions += 1;
         Ok(())
+    }
+
+    /// A question was answered, or never had to be asked.
+    pub fn answered(&mut self) {
+        self.questions = self.questions.saturating_sub(1);
     }
 
     fn answer(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {

@@ -21,6 +21,9 @@ use crate::telemetry::table::Counter;
 /// who wait already.
 const PAUSE_MS: u64 = 50;
 
+/// Sockets of the descriptor reserve that only the internal listener may take.
+const INTERNAL_RESERVE: usize = limits::DESCRIPTOR_RESERVE / 4;
+
 /// The shard's two listeners.
 pub struct Listeners {
     both: [Listening; 2],
@@ -128,7 +131,12 @@ impl Shard {
     }
 
     fn take_in(&mut self, mut stream: Stream, peer: IpAddr, listener: Listener) {
-        if self.conns.len() >= self.sockets_max {
+        // An operator gets in where viewers do not any more: that is what part of the reserve is for.
+        let reserve = match listener {
+            Listener::Internal => INTERNAL_RESERVE,
+            Listener::Public => 0,
+        };
+        if self.conns.len() >= self.sockets_max + reserve {
             self.turn_away(stream);
             return;
         }
@@ -212,7 +220,8 @@ impl Shard {
     }
 }
 
-fn handshakes_full() -> Refusal {
+/// No permit of the handshake semaphore is free.
+pub(super) fn handshakes_full() -> Refusal {
     Refusal::new(
         Code::HandshakesFull,
         "admission.handshakes_max connections are entering already",

@@ -83,6 +83,9 @@ pub struct SeatRef {
     pub member: u32,
 }
 
+/// Answers that may wait for an HTTP client before its next request is taken.
+const ANSWER_BYTES_AHEAD: usize = 64 * 1024;
+
 /// Small facts of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flags {
@@ -144,10 +147,17 @@ impl Conn {
         }
     }
 
-    /// Whether an HTTP request is being answered, so that the next must wait.
+    /// Whether the next HTTP request must wait: one is being answered, or answers are not read.
     pub fn is_busy(&self) -> bool {
         match &self.kind {
-            Kind::Http(http) => http.exchange.is_some() || http.upgrading.is_some(),
+            Kind::Http(http) => {
+                // A client that does not read its answers gets no further ones.
+                let unread = self.outbox.len() > ANSWER_BYTES_AHEAD;
+                http.exchange.is_some()
+                    || http.upgrading.is_some()
+                    || !http.tail.is_empty()
+                    || unread
+            }
             Kind::Viewer(_) => false,
         }
     }

@@ -31,27 +31,29 @@ impl Shard {
         let Some(conn) = self.conn(id) else {
             return;
         };
-        match conn.flush_outbox(now_ms) {
-            None => {
-                self.doom(id);
-                return;
-            }
-            Some(bytes) => self.metrics.add(Counter::BytesOutTotal, bytes as u64),
-        }
+        let Some(taken) = conn.flush_outbox(now_ms) else {
+            self.doom(id);
+            return;
+        };
+        self.metrics.add(Counter::BytesOutTotal, taken as u64);
         let Some(conn) = self.conn(id) else {
             return;
         };
         if conn.outbox.is_empty() {
             if conn.flags.close_when_flushed {
                 self.said_everything(id);
-            } else if matches!(conn.kind, Kind::Viewer(_)) {
-                self.catch_up(id);
+            } else {
+                match conn.kind {
+                    Kind::Viewer(_) => self.catch_up(id),
+                    Kind::Http(_) => self.go_on(id),
+                }
             }
             return;
         }
         let waiting = conn.outbox.len();
         if let Kind::Viewer(viewer) = &conn.kind
             && !viewer.is_closing()
+            && taken == 0
             && waiting > outbox_bytes_max
         {
             let end = End::new(Close::TooSlow.code(), "too slow for its own replies");

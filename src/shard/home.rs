@@ -200,6 +200,26 @@ impl Shard {
         }
     }
 
+    /// Seals one room's open batch if its time has come; a room that gathers goes on gathering.
+    pub(super) fn seal_if_due(&mut self, room: &RoomId) {
+        let due_ns = self.homes.rooms.get(room).and_then(Home::due_ns);
+        if due_ns.is_some_and(|due_ns| due_ns <= self.now.mono_ns) {
+            self.seal_home(room);
+        }
+    }
+
+    /// Seals a room for the last time. This shard's own share goes by its own mail, behind answers to joins that wait there.
+    pub(super) fn seal_last(&mut self, room: &RoomId) {
+        let Some(home) = self.homes.rooms.get_mut(room) else {
+            return;
+        };
+        if let Some(sealed) = home.seal() {
+            for shard in home.hosts() {
+                self.mail.post(shard, Msg::Sealed(Arc::clone(&sealed)));
+            }
+        }
+    }
+
     /// Seals one room's open batch: into this shard's own logs, and by mail to every other shard that hosts members.
     pub(super) fn seal_home(&mut self, room: &RoomId) {
         let Some(home) = self.homes.rooms.get_mut(room) else {

@@ -9,6 +9,7 @@ use slab::Slab;
 
 use super::conn::{Conn, SeatRef};
 use crate::base::ids::{Epoch, RoomId};
+use crate::config::checked::Rooms;
 use crate::room::ask::{Encoding, Sealed};
 use crate::room::stream::Stream;
 
@@ -158,6 +159,24 @@ impl Hosting {
             if !hall.queued {
                 hall.queued = true;
                 self.walking.push_back((hosted, encoding));
+            }
+        }
+    }
+
+    /// The connections that sit in a room.
+    pub fn slots(&self, hosted: u32) -> Vec<u32> {
+        let halls = self.rooms[hosted as usize].streams.iter().flatten();
+        halls
+            .flat_map(|hall| hall.stream.members().iter().map(|member| member.slot))
+            .collect()
+    }
+
+    /// New bounds for the logs, on reload.
+    pub fn apply_classes(&mut self, rooms: &Rooms) {
+        for (_, room) in &mut self.rooms {
+            let bytes_max = rooms.class_of(room.id.as_str()).log_bytes_max;
+            for hall in room.streams.iter_mut().flatten() {
+                hall.stream.set_bytes_max(bytes_max);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Reading, and the HTTP side of a connection: requests in, answers out. Part of the shard's turn.
 
 use super::Shard;
-use super::conn::{HttpConn, Kind};
+use super::conn::{HttpConn, Kind, Permits};
 use crate::api::{Exchange, Progress};
 use crate::base::ids::ConnId;
 use crate::base::limits;
@@ -194,7 +194,6 @@ impl Shard {
         http.exchange = None;
         http.framing.keep_alive &= !draining;
         let framing = http.framing;
-        let mut tail = std::mem::take(&mut http.tail);
         if let Some(conn) = self.conn(id) {
             reply.write(framing, unix_s, conn.outbox.tail());
             conn.flags.close_when_flushed |= !framing.keep_alive;
@@ -203,9 +202,17 @@ impl Shard {
         self.set_deadline(id, self.now.mono_ms() + limits::KEEP_ALIVE_IDLE_MS);
         self.note_flush(id);
         if framing.keep_alive {
-            self.consume(id, &mut tail);
-            self.note_resume(id);
+            self.go_on(id);
         }
+    }
+
+    /// Takes what the client has sent while it was waiting: what was read ahead, then what the socket holds.
+    pub(super) fn go_on(&mut self, id: ConnId) {
+        if let Some(http) = self.http(id) {
+            let mut tail = std::mem::take(&mut http.tail);
+            self.consume(id, &mut tail);
+        }
+        self.note_resume(id);
     }
 
     /// Notes a connection that may have more to read.
@@ -222,6 +229,7 @@ impl Shard {
     pub(super) fn set_deadline(&mut self, id: ConnId, at_ms: u64) {
         if let Some(conn) = self.conn(id) {
             conn.deadline_ms = at_ms;
+            conn.flags.stuck_armed = false;
             self.arm(id.slot, at_ms);
         }
     }
@@ -248,6 +256,9 @@ impl Shard {
         };
         self.metrics.refused(refusal.code);
         let reply = handshake::refusal(&refusal);
+        if let Some(conn) = self.conn(id) {
+            conn.permits = Permits::default();
+        }
         if let Some(http) = self.http(id) {
             // A refused one may try again on the same connection, unless the node wants its socket back.
             http.framing.keep_alive &= refusal.code.status() < 429;

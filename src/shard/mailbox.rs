@@ -66,7 +66,9 @@ impl Shard {
             } => self.room_closed(&room, epoch, &reason),
             Msg::Control(Control::Reload(policy)) => {
                 self.policy = policy;
-                self.homes.apply_classes(&self.policy.config.rooms);
+                let rooms = &self.policy.config.rooms;
+                self.homes.apply_classes(rooms);
+                self.hosting.apply_classes(rooms);
             }
             Msg::Control(Control::Drain { batch, interval_ms }) => {
                 self.begin_drain(batch, interval_ms);
@@ -158,10 +160,12 @@ impl Shard {
                 .homes
                 .find(&room)
                 .map(|home| Answer::Detail(Box::new(home.detail()))),
-            RoomAsk::History { since, limit } => self
-                .homes
-                .find(&room)
-                .map(|home| Answer::History(Box::new(home.history(since, limit)))),
+            RoomAsk::History { since, limit } => {
+                // Whoever reads after an ack finds the line acked: what is due to be sealed this turn is sealed now.
+                self.seal_if_due(&room);
+                let home = self.homes.find(&room);
+                home.map(|home| Answer::History(Box::new(home.history(since, limit))))
+            }
             RoomAsk::Members { limit, after } => self
                 .homes
                 .find(&room)
@@ -188,7 +192,7 @@ impl Shard {
 
     fn close_room(&mut self, room: &RoomId, reason: &Arc<str>) -> Result<Answer, Refusal> {
         // What was numbered before the close goes out before the news of it.
-        self.seal_home(room);
+        self.seal_last(room);
         let home = self.homes.remove(room)?;
         for shard in home.hosts() {
             let closed = Msg::Closed {
@@ -222,6 +226,9 @@ impl Shard {
     fn asked_of_node(&mut self, ask: NodeAsk, from: ReplyTo) {
         let answer = match ask {
             NodeAsk::Rooms { limit, after } => Answer::Rooms(self.homes.top(limit, after.as_ref())),
+            NodeAsk::Broadcast { .. } if !self.sweeps.takes_broadcasts() => {
+                return self.answer(from, None, Err(busy()));
+            }
             NodeAsk::Broadcast { frame } => {
                 let connections = self.viewers as u32;
                 self.sweeps.broadcast(frame);

@@ -82,12 +82,29 @@ impl Shard {
         if self.hosting.rooms[hosted as usize].epoch != epoch {
             return;
         }
-        for id in self.by_user.get(user).cloned().unwrap_or_default() {
-            if let Some(index) = self.seat_index(id, room.as_str()) {
-                self.leave_seat(id, index);
-                self.tell(id, |json| {
-                    server::left(json, None, room, Some(("kicked", reason)));
-                });
+        // By seats, not by `by_user`: someone whose upgrade still waits for another room sits here already.
+        for slot in self.hosting.slots(hosted) {
+            let Some(conn) = self.conns.get(slot as usize) else {
+                continue;
+            };
+            let id = conn.id(slot);
+            let identity = match &conn.kind {
+                Kind::Viewer(viewer) => viewer.identity(),
+                Kind::Http(http) => http.upgrading.as_ref().and_then(|up| up.identity()),
+            };
+            if identity.is_none_or(|identity| identity.user.id != *user) {
+                continue;
+            }
+            let Some(index) = self.seat_index(id, room.as_str()) else {
+                continue;
+            };
+            self.leave_seat(id, index);
+            let left = |json: &mut Vec<u8>| {
+                server::left(json, None, room, Some(("kicked", reason)));
+            };
+            match self.http(id).and_then(|http| http.upgrading.as_mut()) {
+                Some(upgrading) => reply(upgrading.joined_tail(), left),
+                None => self.tell(id, left),
             }
         }
     }

@@ -93,6 +93,8 @@ pub struct Shard {
     listeners: Listeners,
     conns: Slab<Conn>,
     sockets_max: usize,
+    /// Descriptors of this table that are no connections.
+    descriptors_before: usize,
     next_generation: u32,
     wheel: Wheel,
     rng: Rng,
@@ -137,6 +139,7 @@ impl Shard {
             listeners,
             conns: Slab::new(),
             sockets_max: start.sockets_max,
+            descriptors_before: crate::net::fd::open_here().unwrap_or(0),
             next_generation: 0,
             wheel: Wheel::new(tick(now.mono_ms())),
             rng: Rng::seed(start.seed),

@@ -51,6 +51,11 @@ impl Sweeps {
         self.broadcasts.push_back(Broadcast { what, next_slot: 0 });
     }
 
+    /// Whether one more broadcast may wait. None while draining: the drain waits for them.
+    pub fn takes_broadcasts(&self) -> bool {
+        self.drain.is_none() && self.broadcasts.len() < limits::BROADCASTS_MAX
+    }
+
     /// Whether the shard is being emptied.
     pub fn is_draining(&self) -> bool {
         self.drain.is_some()
@@ -145,7 +150,7 @@ impl Shard {
                 let Some(conn) = self.conns.get(slot) else {
                     continue;
                 };
-                if matches!(conn.kind, Kind::Viewer(_)) {
+                if matches!(&conn.kind, Kind::Viewer(viewer) if !viewer.is_closing()) {
                     let id = conn.id(slot as u32);
                     self.close_viewer(id, &end);
                     self.metrics.inc(Counter::DrainClosedTotal);

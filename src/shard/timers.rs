@@ -5,7 +5,6 @@ use super::{Shard, tick};
 use crate::base::ids::ConnId;
 use crate::base::limits;
 use crate::base::refusal::{Code, Refusal};
-use crate::net::fd;
 use crate::proto::http::Phase;
 use crate::proto::ws::close::Close;
 use crate::proto::ws::encode;
@@ -80,13 +79,26 @@ impl Shard {
     /// may be far away.
     pub(super) fn watch_stuck(&mut self, id: ConnId) {
         let stuck_timeout_ms = self.policy.config.slow.stuck_timeout_ms;
-        if let Some(conn) = self.conn(id)
-            && conn.stuck_ms > 0
-            && !conn.flags.stuck_armed
-        {
+        let Some(conn) = self.conn(id) else {
+            return;
+        };
+        if conn.stuck_ms == 0 || conn.flags.stuck_armed {
+            return;
+        }
+        match conn.kind {
+            // The heartbeat knows the soonest of all its deadlines.
+            Kind::Viewer(_) => self.rearm_viewer(id),
+            Kind::Http(_) => {
+                let stuck_at_ms = conn.stuck_ms + stuck_timeout_ms;
+                let at_ms = match conn.deadline_ms {
+                    0 => stuck_at_ms,
+                    deadline_ms => deadline_ms.min(stuck_at_ms),
+                };
+                self.arm(id.slot, at_ms);
+            }
+        }
+        if let Some(conn) = self.conn(id) {
             conn.flags.stuck_armed = true;
-            let at_ms = conn.stuck_ms + stuck_timeout_ms;
-            self.arm(id.slot, at_ms);
         }
     }
 
@@ -107,6 +119,7 @@ impl Shard {
         let Some(conn) = self.conn(id) else {
             return;
         };
+        conn.flags.stuck_armed = false;
         let stuck_at_ms = conn.stuck_ms + stuck_timeout_ms;
         if conn.stuck_ms > 0 && stuck_at_ms <= now_ms {
             return self.doom(id);
@@ -128,6 +141,9 @@ impl Shard {
         }
         if http.upgrading.is_some() {
             self.leave_all(id);
+            if let Some(http) = self.http(id) {
+                http.framing.keep_alive = false;
+            }
             let reason = "the rooms asked for did not answer in time";
             return self.refuse_entry(id, &Refusal::new(Code::Timeout, reason).retry(1000));
         }
@@ -167,9 +183,9 @@ impl Shard {
         metrics.set(Gauge::LogBytes, log_bytes);
         let outbox_bytes = self.conns.iter().map(|(_, conn)| conn.outbox.len() as u64);
         metrics.set(Gauge::OutboxBytes, outbox_bytes.sum());
-        if let Some(open) = fd::open_here() {
-            metrics.set(Gauge::OpenFds, open as u64);
-        }
+        // Counted, not asked for: a list of the table would cost as much as it has sockets.
+        let open = self.conns.len() + self.descriptors_before;
+        metrics.set(Gauge::OpenFds, open as u64);
     }
 
     /// Logs of rooms that have been quiet give their memory back.

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use super::Shard;
-use super::conn::{Kind, Permits};
+use super::accept::handshakes_full;
+use super::conn::{Kind, Listener, Permits};
 use super::viewer::shown;
 use crate::auth::address::client_address;
 use crate::auth::credentials::{Presented, presented};
@@ -39,6 +40,11 @@ impl Upgrading {
     /// How its rooms' lines will be sealed for it.
     pub fn encoding(&self) -> Encoding {
         encoding_of(&self.offer)
+    }
+
+    /// Where what it is told before it is a viewer goes.
+    pub fn joined_tail(&mut self) -> &mut Vec<u8> {
+        &mut self.joined
     }
 
     /// Who it is.
@@ -133,12 +139,7 @@ impl Shard {
             let reason = format!("this node holds {} viewers", self.node.connections.max());
             Refusal::new(Code::ConnectionsFull, reason).retry(2000)
         })?;
-        if let Some(refusal) = refused {
-            let permit = self.node.handshakes.try_acquire().ok_or(refusal)?;
-            if let Some(http) = self.http(id) {
-                http.handshake = Some(permit);
-            }
-        }
+        self.hold_handshake(id, refused)?;
         let config = &self.policy.config;
         let headers = &request.headers;
         let peer = self.conns[id.slot as usize].peer;
@@ -176,6 +177,20 @@ impl Shard {
                 address,
             },
         })
+    }
+
+    /// A permit of the handshake semaphore for the length of this upgrade: the one taken at the door, or, for a
+    /// connection that has none (it found none free, or has made another request before), one now.
+    fn hold_handshake(&mut self, id: ConnId, refused: Option<Refusal>) -> Result<(), Refusal> {
+        let handshakes = std::sync::Arc::clone(&self.node.handshakes);
+        match self.http(id) {
+            Some(http) if http.handshake.is_none() && http.listener == Listener::Public => {
+                let refusal = refused.unwrap_or_else(handshakes_full);
+                http.handshake = Some(handshakes.try_acquire().ok_or(refusal)?);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn identify(

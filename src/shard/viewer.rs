@@ -74,6 +74,7 @@ impl Shard {
                 id: echo,
             } => {
                 let Some(identity) = self.may_speak(id, &room) else {
+                    self.answer_came(id);
                     return self.tell_refusal(id, echo.as_deref(), &not_joined(&room));
                 };
                 let content = Content::Line {
@@ -88,7 +89,6 @@ impl Shard {
                     conn: id,
                     id: echo,
                 };
-                self.asked(id);
                 self.publish(room, Box::new(publish), judge_user, from);
             }
             Intent::Refused { code } => {
@@ -137,6 +137,7 @@ impl Shard {
         };
         let (who, encoding) = (viewer.identity().cloned(), viewer.encoding());
         if let Some(refusal) = refusal {
+            self.answer_came(id);
             return self.tell_refusal(id, echo.as_deref(), &refusal);
         }
         let seat = Seat {
@@ -149,7 +150,6 @@ impl Shard {
             conn: id,
             id: echo,
         };
-        self.asked(id);
         let home = room.home(self.shards());
         self.mail.post(home, Msg::Ask { room, ask, from });
     }
@@ -182,6 +182,10 @@ impl Shard {
             Ok(_) => debug_assert!(false, "no other answer goes to a viewer"),
             Err(refusal) if upgrading => {
                 self.leave_all(id);
+                if let Some(http) = self.http(id) {
+                    // Answers of this upgrade are still out: they must not meet another one on this connection.
+                    http.framing.keep_alive = false;
+                }
                 self.refuse_entry(id, &refusal);
             }
             Err(refusal) => self.tell_refusal(id, echo.as_deref(), &refusal),
@@ -236,19 +240,11 @@ impl Shard {
         }
     }
 
-    fn asked(&mut self, id: ConnId) {
-        if let Some(conn) = self.conn(id)
-            && let Kind::Viewer(viewer) = &mut conn.kind
-        {
-            viewer.questions += 1;
-        }
-    }
-
     fn answer_came(&mut self, id: ConnId) {
         if let Some(conn) = self.conn(id)
             && let Kind::Viewer(viewer) = &mut conn.kind
         {
-            viewer.questions = viewer.questions.saturating_sub(1);
+            viewer.answered();
         }
     }
 

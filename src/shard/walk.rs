@@ -78,8 +78,10 @@ impl Shard {
         let Some(room) = self.hosting.rooms.get_mut(hosted as usize) else {
             return;
         };
-        if let Some(hall) = &mut room.streams[encoding.index()] {
-            hall.queued = false;
+        // A slot used anew may still stand in the queue for a room that is gone.
+        if let Some(hall) = &mut room.streams[encoding.index()]
+            && std::mem::take(&mut hall.queued)
+        {
             let begun_ns = hall.stream.settle();
             let took_ns = self.node.clock.mono_ns().saturating_sub(begun_ns);
             self.metrics.observe(Hist::FanoutSeconds, took_ns);

@@ -1,404 +1,515 @@
-//! Frames from client to server, decoded as they arrive (RFC 6455 sections 5 and 7), sans-IO.
+//! Frames from client to server, as events. Owns the cut-off header, the unfinished payload and the text check of one
+//! connection; the bytes themselves stay in the shard's read scratch as long as they can.
 //!
-//! A message that lies whole in the input is unmasked in place and handed out as a slice of it: no copy. What is incomplete
-//! is kept: a header's bytes inline, a payload's bytes as far as they have come. A declared length reserves nothing. One
-//! decoder per viewer, on its shard's thread; an idle one owns no heap.
+//! Runs on the connection's shard thread. It must never reserve what a header merely declares, never hold more than
+//! the message bound and one control frame, and never accept what RFC 6455 lets a server refuse: a client that gets
+//! its framing wrong hears so at the first byte that shows it.
+//!
+//! The way of a byte: `next` reads a header (straight from the input, or gathered in `head` if it came in pieces), judges
+//! it before any payload, then unmasks what is there of the payload, in place. A frame that is a whole message and lies
+//! wholly in the input becomes an event that borrows from the input. Only what is cut off by the end of the input or by
+//! fragmentation is copied into `held`: the message so far, then a control frame so far, which may come between fragments.
 
-use std::borrow::Cow;
 use std::io::Cursor;
+use std::ops::Range;
 
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use super::close::{Close, may_be_sent};
+use super::close::may_be_sent;
+use super::encode::CONTROL_BYTES_MAX;
 use super::utf8::{BadUtf8, Utf8};
 
-/// Longest header of a client's frame: 2 bytes, 8 of length, 4 of mask.
-const HEADER_BYTES_MAX: usize = 14;
-/// Longest payload of a control frame (RFC 6455 section 5.5).
-const CONTROL_BYTES_MAX: u64 = 125;
+pub use super::fault::Fault;
 
-/// Something a client has said.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
-    /// A whole text message.
-    Text(&'a str),
-    /// A whole binary message.
-    Binary(&'a [u8]),
-    /// A ping.
-    Ping(&'a [u8]),
-    /// A pong.
-    Pong(&'a [u8]),
-    /// A close frame: code and reason, if it has them.
-    Close(Option<(u16, &'a str)>),
+/// Longest header a client writes: 2 bytes, an 8-byte length, a mask (RFC 6455 section 5.2).
+const HEAD_BYTES_MAX: usize = 14;
+
+/// First allocation for an unfinished payload: most danmaku fit, and doubling from here is soon done.
+const HELD_BYTES_MIN: usize = 64;
+
+/// Whether RSV1 may be set. It may not while no extension is negotiated; for permessage-deflate (RFC 7692 section 6) this becomes a
+/// question to the connection, answered yes for the first frame of a data message only.
+const RSV1_ALLOWED: bool = false;
+
+/// One viewer's decoder. Between messages it owns no heap; a connection that is only listening costs these bytes.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    /// Payload that outlived its input: of the message, then `control_bytes` of an unfinished control frame.
+    held: Vec<u8>,
+    /// The frame whose payload is still arriving.
+    frame: Option<Frame>,
+    /// A header that came in pieces, as far as it came.
+    head: [u8; HEAD_BYTES_MAX],
+    head_bytes: u8,
+    /// How much at the end of `held` belongs to a control frame.
+    control_bytes: u8,
+    /// The message under way, from the header of its first frame to its event.
+    message: Option<Kind>,
+    /// Check of the text message under way, as far as it is in `held`. Between messages it stands at a character's end:
+    /// a text that does not is a fault.
+    utf8: Utf8,
 }
 
-/// What a call has come to.
-#[derive(Debug, PartialEq, Eq)]
+const _: () = assert!(size_of::<Decoder>() <= 64);
+
+/// What one call used and found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step<'a> {
-    /// Bytes of the input that are done with, at most to the end of one message.
+    /// Bytes of the input that are done with, from its beginning. They have been unmasked in place: do not give them again.
     pub consumed: usize,
-    /// What they completed; without it all input was consumed and more is needed.
+    /// `None`: all was consumed and more must arrive.
     pub event: Option<Event<'a>>,
 }
 
-/// What a client did wrong. Each ends the connection with the code of [`Fault::close`].
+/// A whole message or control frame, unmasked and checked. Payloads lie in the input or in the decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// A frame without mask (section 5.1).
-    Unmasked,
-    /// A reserved bit without an extension that gives it a meaning (section 5.2).
-    ReservedBits,
-    /// An opcode nobody has defined.
-    Opcode {
-        /// Which.
-        opcode: u8,
-    },
-    /// A length in more bytes than it needs (section 5.2).
-    LengthNotMinimal,
-    /// A control frame without FIN (section 5.5).
-    ControlFragmented,
-    /// A control frame over 125 bytes (section 5.5).
-    ControlTooLong {
-        /// What it declared.
-        bytes: u64,
-    },
-    /// A continuation of nothing (section 5.4).
-    Continuation,
-    /// A new message inside an unfinished one (section 5.4).
-    Nested,
-    /// A message over the limit, known from its headers.
-    TooBig {
-        /// `limits.message_bytes_max`.
-        limit: usize,
-    },
-    /// Text, or a close reason, that is no UTF-8.
-    Utf8,
-    /// A close payload of one byte (section 5.5.1).
-    ClosePayload,
-    /// A close code that may not be sent (section 7.4).
-    CloseCode {
-        /// Which.
-        code: u16,
-    },
+pub enum Event<'a> {
+    /// A text message.
+    Text(&'a str),
+    /// A binary message. Whether such are wanted is the session's matter.
+    Binary(&'a [u8]),
+    /// To be answered by a pong with the same payload, at most 125 bytes.
+    Ping(&'a [u8]),
+    /// An answer to our ping, or a sign of life unasked; at most 125 bytes.
+    Pong(&'a [u8]),
+    /// The client closes: a code that `close::may_be_sent` and a reason of at most 123 bytes, or neither. The last event:
+    /// whatever follows is to be thrown away (RFC 6455 section 1.4).
+    Close(Option<(u16, &'a str)>),
 }
 
-impl Fault {
-    /// The close code it is answered with.
-    pub fn close(self) -> Close {
-        match self {
-            Fault::TooBig { .. } => Close::TooBig,
-            Fault::Utf8 => Close::BadUtf8,
-            _ => Close::Protocol,
-        }
-    }
-
-    /// A sentence for the close frame.
-    pub fn reason(self) -> Cow<'static, str> {
-        match self {
-            Fault::Unmasked => "frames from a client must be masked".into(),
-            Fault::ReservedBits => "a reserved bit is set, and no extension was agreed on".into(),
-            Fault::Opcode { opcode } => format!("opcode {opcode} is not defined").into(),
-            Fault::LengthNotMinimal => "a length in more bytes than it needs".into(),
-            Fault::ControlFragmented => "a control frame may not be fragmented".into(),
-            Fault::ControlTooLong { bytes } => {
-                format!("a control frame of {bytes} bytes, at most {CONTROL_BYTES_MAX}").into()
-            }
-            Fault::Continuation => "a continuation of no message".into(),
-            Fault::Nested => "a new message inside an unfinished one".into(),
-            Fault::TooBig { limit } => format!("a message of more than {limit} bytes").into(),
-            Fault::Utf8 => "text that is not UTF-8".into(),
-            Fault::ClosePayload => "a close payload of one byte".into(),
-            Fault::CloseCode { code } => format!("close code {code} may not be sent").into(),
-        }
-    }
+/// What a message is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Binary,
 }
 
-impl From<BadUtf8> for Fault {
-    fn from(_: BadUtf8) -> Fault {
-        Fault::Utf8
-    }
+/// What a frame is for.
+#[derive(Clone, Copy, Debug)]
+enum Use {
+    /// A part of the message under way.
+    Data,
+    /// A message of its own that may stand between such parts.
+    Control(Sign),
 }
 
-/// One client's frames.
-#[derive(Debug, Default)]
-pub struct Decoder {
-    /// The unfinished message, and behind it the unfinished control frame.
-    kept: Vec<u8>,
-    /// Where the unfinished control frame begins in `kept`.
-    control_at: u32,
-    /// Payload bytes of the current frame still to come.
-    missing: u32,
+/// Kinds of control frame.
+#[derive(Clone, Copy, Debug)]
+enum Sign {
+    Ping,
+    Pong,
+    Close,
+}
+
+/// A frame whose header was judged and found good.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    /// Payload bytes still to come; the limits were checked.
+    left_bytes: usize,
+    /// Turned so that its first byte is for the next payload byte.
     mask: [u8; 4],
-    utf8: Utf8,
-    header: [u8; HEADER_BYTES_MAX],
-    header_len: u8,
-    /// The frame whose payload is being read.
-    frame: Option<Frame>,
-    /// The fragmented message under way.
-    message: Option<Data>,
-    /// `kept` (from `control_at` for a control frame) has been handed out.
-    handed_out: Option<Frame>,
+    used: Use,
+    fin: bool,
 }
 
-const _: () = assert!(size_of::<Decoder>() <= 72);
+/// A header as it stood on the wire.
+struct Head {
+    header: FrameHeader,
+    payload_bytes: u64,
+    /// Its own length.
+    head_bytes: usize,
+}
 
-/// What is read after a header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Frame {
-    Data { last: bool },
-    Control(Control),
+/// How far a frame's payload got.
+enum Progress {
+    /// Its end is not here yet; the input is used up.
+    Waits,
+    /// It was a part, and the next frame may follow.
+    GoesOn,
+    /// It completes an event.
+    Ready(Whole),
+}
+
+/// An event's payload, before it is borrowed.
+enum Whole {
+    Message(Kind, Place),
+    Control(Sign, Place),
+}
+
+/// Where it lies.
+enum Place {
+    Input(Range<usize>),
+    Held(usize),
 }
 
 impl Decoder {
-    /// A decoder at the beginning of a stream.
+    /// Before the first byte. Allocates nothing.
     pub fn new() -> Decoder {
         Decoder::default()
     }
 
-    /// Gives back the memory of a message that has been handed out. To be called when a message has been dealt with and
-    /// nothing more is to be read now; `next` does it by itself.
-    pub fn settle(&mut self) {
-        match self.handed_out.take() {
-            Some(Frame::Data { .. }) => self.kept = Vec::new(),
-            Some(Frame::Control(_)) => {
-                self.kept.truncate(self.control_at as usize);
-                if self.kept.is_empty() {
-                    self.kept = Vec::new();
-                }
-            }
-            None => {}
-        }
-    }
-
-    /// Takes bytes up to the end of one message or control frame, unmasking them in place.
+    /// Takes the beginning of what arrived, up to the end of one event at most, and unmasks it in place. Call it again with the
+    /// rest until there is no event: that last call, also with an empty input, gives back the memory of an assembled
+    /// message, of which nothing is kept for reuse (a message cut in two is rare, a listener's idle memory is not).
+    ///
+    /// `message_bytes_max` bounds a message, all its fragments together; it may change from call to call and holds for the
+    /// frames whose headers are read from then on. The decoder holds at most that and a control frame's 125 bytes.
     ///
     /// # Errors
-    /// What the client did wrong. The stream is over; nothing more may be fed.
+    /// The first fault in the stream, at the byte that shows it: for text inside an unfinished frame too. It does not depend on
+    /// how the stream was split.
     pub fn next<'a>(
         &'a mut self,
         input: &'a mut [u8],
         message_bytes_max: usize,
     ) -> Result<Step<'a>, Fault> {
-        self.settle();
+        self.give_back();
         let mut at = 0;
-        loop {
-            let frame = match self.frame {
+        let whole = loop {
+            let frame = match self.frame.take() {
                 Some(frame) => frame,
-                None => match self.read_header(&input[at..], message_bytes_max)? {
-                    (taken, Some(frame)) => {
-                        at += taken;
-                        frame
-                    }
-                    (taken, None) => return Ok(Step::more(at + taken)),
+                None => match self.read_head(input, &mut at)? {
+                    Some(head) => self.judge(&head, message_bytes_max)?,
+                    None => break None,
                 },
             };
-            let take = (self.missing as usize).min(input.len() - at);
-            let payload = at..at + take;
-            let untouched = self.frame.is_none();
-            unmask(&mut input[payload.clone()], &mut self.mask);
-            self.missing -= take as u32;
-            at += take;
-            if untouched && self.missing == 0 && self.is_whole(frame) {
-                let message = self.end_of(frame);
-                let event = event(frame, message, &input[payload])?;
-                return Ok(Step {
-                    consumed: at,
-                    event: Some(event),
-                });
+            match self.take_payload(frame, input, &mut at, message_bytes_max)? {
+                Progress::Waits => break None,
+                Progress::GoesOn => {}
+                Progress::Ready(whole) => break Some(whole),
             }
-            self.keep(frame, &input[payload])?;
-            if self.missing > 0 {
-                self.frame = Some(frame);
-                return Ok(Step::more(at));
-            }
-            self.frame = None;
-            match frame {
-                Frame::Data { last: false } => continue,
-                Frame::Data { last: true } => self.utf8.finish()?,
-                Frame::Control(_) => {}
-            }
-            return self.hand_out(frame, at);
-        }
-    }
-
-    /// Whether the frame is all there is to its message, so that its payload can be handed out where it lies.
-    fn is_whole(&self, frame: Frame) -> bool {
-        match frame {
-            Frame::Control(_) => true,
-            Frame::Data { last } => last && self.kept.is_empty() && self.utf8 == Utf8::default(),
-        }
-    }
-
-    /// The message this frame ends; a control frame stands inside one and ends none.
-    fn end_of(&mut self, frame: Frame) -> Option<Data> {
-        match frame {
-            Frame::Data { .. } => self.message.take(),
-            Frame::Control(_) => None,
-        }
-    }
-
-    fn keep(&mut self, frame: Frame, payload: &[u8]) -> Result<(), Fault> {
-        if matches!(frame, Frame::Data { .. }) && self.message == Some(Data::Text) {
-            self.utf8.push(payload)?;
-        }
-        self.kept.extend_from_slice(payload);
-        Ok(())
-    }
-
-    fn hand_out(&mut self, frame: Frame, consumed: usize) -> Result<Step<'_>, Fault> {
-        self.handed_out = Some(frame);
-        let message = self.end_of(frame);
-        let from = match frame {
-            Frame::Data { .. } => 0,
-            Frame::Control(_) => self.control_at as usize,
+        };
+        let event = match whole {
+            None => None,
+            Some(Whole::Message(kind, place)) => Some(message(kind, self.payload(input, place))?),
+            Some(Whole::Control(sign, place)) => Some(control(sign, self.payload(input, place))?),
         };
         Ok(Step {
-            consumed,
-            event: Some(event(frame, message, &self.kept[from..])?),
+            consumed: at,
+            event,
         })
     }
 
-    /// Reads a header, across calls if need be. Returns the bytes taken and, when it is complete, the frame.
-    fn read_header(
-        &mut self,
-        input: &[u8],
-        message_bytes_max: usize,
-    ) -> Result<(usize, Option<Frame>), Fault> {
-        let known = usize::from(self.header_len);
-        let room = (HEADER_BYTES_MAX - known).min(input.len());
-        self.header[known..known + room].copy_from_slice(&input[..room]);
-        let bytes = &self.header[..known + room];
-        let Some(needed) = header_bytes(bytes).filter(|needed| *needed <= bytes.len()) else {
-            self.header_len = (known + room) as u8;
-            return Ok((room, None));
-        };
-        // Everything before this call was too little, so at least one byte of this input belongs to it.
-        let taken = needed - known;
-        self.header_len = 0;
-        let header = self.header;
-        let frame = self.begin(&header[..needed], message_bytes_max)?;
-        Ok((taken, Some(frame)))
+    /// Bytes of heap it holds: none between messages, never over the message bound and 125.
+    pub fn heap_bytes(&self) -> usize {
+        self.held.capacity()
     }
 
-    /// Judges a complete header and begins its frame.
-    fn begin(&mut self, bytes: &[u8], message_bytes_max: usize) -> Result<Frame, Fault> {
-        let opcode = bytes[0] & 0x0f;
-        if bytes[0] & 0x70 != 0 {
-            // permessage-deflate, once agreed on, will allow the first of them on the first frame of a message.
-            return Err(Fault::ReservedBits);
+    /// What the last event borrowed is free now. With no frame under way, a control frame's bytes belong to an event given,
+    /// and so does everything if there is no message under way either.
+    fn give_back(&mut self) {
+        if self.frame.is_some() || self.held.capacity() == 0 {
+            return;
         }
-        let parsed = FrameHeader::parse(&mut Cursor::new(bytes));
-        let Ok(Some((header, length))) = parsed else {
-            return Err(Fault::Opcode { opcode });
-        };
-        let Some(mask) = header.mask else {
-            return Err(Fault::Unmasked);
-        };
-        let minimal = match bytes[1] & 0x7f {
-            126 => length > 125,
-            127 => length > 0xffff,
-            _ => true,
-        };
-        if !minimal {
-            return Err(Fault::LengthNotMinimal);
+        if self.message.is_none() {
+            self.held = Vec::new();
+        } else {
+            self.held.truncate(self.message_bytes());
         }
-        let frame = match header.opcode {
-            OpCode::Control(Control::Reserved(_)) | OpCode::Data(Data::Reserved(_)) => {
-                return Err(Fault::Opcode { opcode });
+        self.control_bytes = 0;
+    }
+
+    /// How much of the message is in `held`.
+    fn message_bytes(&self) -> usize {
+        self.held.len() - usize::from(self.control_bytes)
+    }
+
+    /// The next header, once all of it is there; until then every byte of the input goes into `head`.
+    fn read_head(&mut self, input: &[u8], at: &mut usize) -> Result<Option<Head>, Fault> {
+        if self.head_bytes == 0
+            && let Some(head) = parse(&input[*at..])?
+        {
+            *at += head.head_bytes;
+            return Ok(Some(head));
+        }
+        for &byte in &input[*at..] {
+            self.head[usize::from(self.head_bytes)] = byte;
+            self.head_bytes += 1;
+            *at += 1;
+            match parse(&self.head[..usize::from(self.head_bytes)]) {
+                Ok(None) => {}
+                // Fourteen bytes always end here, so the array cannot run over.
+                whole => {
+                    self.head_bytes = 0;
+                    return whole;
+                }
             }
+        }
+        Ok(None)
+    }
+
+    /// Whether such a frame may come now. Everything a header can get wrong is found here, before any payload.
+    fn judge(&mut self, head: &Head, message_bytes_max: usize) -> Result<Frame, Fault> {
+        let (header, payload_bytes) = (&head.header, head.payload_bytes);
+        let opcode = u8::from(header.opcode);
+        let bits = u8::from(header.rsv1 && !RSV1_ALLOWED) << 2
+            | u8::from(header.rsv2) << 1
+            | u8::from(header.rsv3);
+        if bits != 0 {
+            return Err(Fault::ReservedBits { bits });
+        }
+        let mask = header.mask.ok_or(Fault::Unmasked)?;
+        if payload_bytes >> 63 != 0 {
+            return Err(Fault::LengthTopBit {
+                length: payload_bytes,
+            });
+        }
+        if header.len(payload_bytes) != head.head_bytes {
+            let form_bits = if head.head_bytes == HEAD_BYTES_MAX {
+                64
+            } else {
+                16
+            };
+            return Err(Fault::LengthNotMinimal {
+                length: payload_bytes,
+                form_bits,
+            });
+        }
+        let used = match header.opcode {
             OpCode::Control(control) => {
                 if !header.is_final {
-                    return Err(Fault::ControlFragmented);
+                    return Err(Fault::ControlFragmented { opcode });
                 }
-                if length > CONTROL_BYTES_MAX {
-                    return Err(Fault::ControlTooLong { bytes: length });
+                if payload_bytes > CONTROL_BYTES_MAX as u64 {
+                    return Err(Fault::ControlTooLong {
+                        opcode,
+                        payload_bytes,
+                    });
                 }
-                self.control_at = self.kept.len() as u32;
-                Frame::Control(control)
+                Use::Control(match control {
+                    Control::Ping => Sign::Ping,
+                    Control::Pong => Sign::Pong,
+                    Control::Close => Sign::Close,
+                    Control::Reserved(opcode) => return Err(Fault::UnknownOpcode { opcode }),
+                })
             }
             OpCode::Data(data) => {
-                match (data, self.message) {
-                    (Data::Continue, None) => return Err(Fault::Continuation),
-                    (Data::Continue, Some(_)) => {}
-                    (_, Some(_)) => return Err(Fault::Nested),
-                    (_, None) => self.message = Some(data),
-                }
-                let limit = message_bytes_max.min(u32::MAX as usize);
-                if length > limit.saturating_sub(self.kept.len()) as u64 {
-                    return Err(Fault::TooBig { limit });
-                }
-                Frame::Data {
-                    last: header.is_final,
-                }
+                self.judge_data(data, payload_bytes, message_bytes_max)?;
+                Use::Data
             }
         };
-        self.missing = length as u32;
-        self.mask = mask;
-        Ok(frame)
+        // Within one of two limits that are themselves a `usize`, so nothing is cut off here.
+        let left_bytes = payload_bytes as usize;
+        Ok(Frame {
+            left_bytes,
+            mask,
+            used,
+            fin: header.is_final,
+        })
     }
-}
 
-impl Step<'_> {
-    fn more(consumed: usize) -> Step<'static> {
-        Step {
-            consumed,
-            event: None,
-        }
-    }
-}
-
-/// How long a header is whose first bytes these are; `None` when that is not known yet.
-fn header_bytes(bytes: &[u8]) -> Option<usize> {
-    let second = *bytes.get(1)?;
-    let length_bytes = match second & 0x7f {
-        126 => 2,
-        127 => 8,
-        _ => 0,
-    };
-    let mask_bytes = if second & 0x80 != 0 { 4 } else { 0 };
-    Some(2 + length_bytes + mask_bytes)
-}
-
-/// What a complete payload says.
-fn event(frame: Frame, message: Option<Data>, payload: &[u8]) -> Result<Event<'_>, Fault> {
-    let text = |bytes| simdutf8::basic::from_utf8(bytes).map_err(|_| Fault::Utf8);
-    match (frame, message) {
-        (Frame::Data { .. }, Some(Data::Text)) => Ok(Event::Text(text(payload)?)),
-        (Frame::Data { .. }, _) => Ok(Event::Binary(payload)),
-        (Frame::Control(Control::Ping), _) => Ok(Event::Ping(payload)),
-        (Frame::Control(Control::Close), _) => match payload {
-            [] => Ok(Event::Close(None)),
-            [_] => Err(Fault::ClosePayload),
-            [high, low, reason @ ..] => {
-                let code = u16::from_be_bytes([*high, *low]);
-                match may_be_sent(code) {
-                    true => Ok(Event::Close(Some((code, text(reason)?)))),
-                    false => Err(Fault::CloseCode { code }),
-                }
+    /// The same for data: its place in a message, and the size of that. Begins a message.
+    fn judge_data(
+        &mut self,
+        data: Data,
+        payload_bytes: u64,
+        message_bytes_max: usize,
+    ) -> Result<(), Fault> {
+        let kind = match data {
+            Data::Continue => self.message.ok_or(Fault::ContinuationWithoutStart)?,
+            Data::Text => Kind::Text,
+            Data::Binary => Kind::Binary,
+            Data::Reserved(opcode) => return Err(Fault::UnknownOpcode { opcode }),
+        };
+        if data != Data::Continue {
+            if self.message.is_some() {
+                return Err(Fault::MessageInsideMessage {
+                    opcode: u8::from(OpCode::Data(data)),
+                });
             }
-        },
-        (Frame::Control(_), _) => Ok(Event::Pong(payload)),
+            self.message = Some(kind);
+        }
+        let message_bytes = payload_bytes.saturating_add(self.message_bytes() as u64);
+        if message_bytes > message_bytes_max as u64 {
+            return Err(Fault::TooBig {
+                message_bytes,
+                message_bytes_max,
+            });
+        }
+        Ok(())
+    }
+
+    /// Unmasks what is here of a frame's payload and passes it on: in place if that is all of an event, else into `held`.
+    fn take_payload(
+        &mut self,
+        mut frame: Frame,
+        input: &mut [u8],
+        at: &mut usize,
+        message_bytes_max: usize,
+    ) -> Result<Progress, Fault> {
+        let here = *at..*at + frame.left_bytes.min(input.len() - *at);
+        *at = here.end;
+        frame.left_bytes -= here.len();
+        let bytes = &mut input[here.clone()];
+        unmask(bytes, frame.mask);
+        let here_bytes = here.len();
+        let ends = frame.left_bytes == 0;
+
+        let whole = match frame.used {
+            Use::Data => self.take_data(bytes, here, ends && frame.fin, message_bytes_max)?,
+            Use::Control(sign) => self.take_control(sign, bytes, here, ends, message_bytes_max),
+        };
+        if let Some(whole) = whole {
+            return Ok(Progress::Ready(whole));
+        }
+        if ends {
+            return Ok(Progress::GoesOn);
+        }
+        frame.mask.rotate_left(here_bytes % 4);
+        self.frame = Some(frame);
+        Ok(Progress::Waits)
+    }
+
+    /// A piece of a message, unmasked, which lies `here` in the input; the message, if this was its last piece.
+    fn take_data(
+        &mut self,
+        bytes: &[u8],
+        here: Range<usize>,
+        last: bool,
+        message_bytes_max: usize,
+    ) -> Result<Option<Whole>, Fault> {
+        let kind = self.message.ok_or(Fault::ContinuationWithoutStart)?;
+        if last {
+            self.message = None;
+            if self.held.is_empty() {
+                return Ok(Some(Whole::Message(kind, Place::Input(here))));
+            }
+        }
+        if kind == Kind::Text {
+            let before = self.held.len();
+            self.utf8.push(bytes).map_err(|bad| bad_text(before, bad))?;
+            if last {
+                self.utf8
+                    .finish()
+                    .map_err(|bad| bad_text(before + bytes.len(), bad))?;
+            }
+        }
+        self.hold(bytes, message_bytes_max);
+        Ok(last.then_some(Whole::Message(kind, Place::Held(0))))
+    }
+
+    /// The same for a control frame.
+    fn take_control(
+        &mut self,
+        sign: Sign,
+        bytes: &[u8],
+        here: Range<usize>,
+        last: bool,
+        message_bytes_max: usize,
+    ) -> Option<Whole> {
+        if last && self.control_bytes == 0 {
+            return Some(Whole::Control(sign, Place::Input(here)));
+        }
+        self.hold(bytes, message_bytes_max);
+        // `judge` lets no control frame pass that has more than 125.
+        self.control_bytes += bytes.len() as u8;
+        last.then(|| Whole::Control(sign, Place::Held(self.message_bytes())))
+    }
+
+    /// Keeps payload that arrived. Memory doubles with what arrives, never with what was declared, and stops at the bound.
+    fn hold(&mut self, bytes: &[u8], message_bytes_max: usize) {
+        let needed = self.held.len() + bytes.len();
+        if needed > self.held.capacity() {
+            let doubled = (2 * self.held.capacity()).max(HELD_BYTES_MIN);
+            let bound = message_bytes_max.saturating_add(CONTROL_BYTES_MAX);
+            self.held
+                .reserve_exact(doubled.min(bound).max(needed) - self.held.len());
+        }
+        self.held.extend_from_slice(bytes);
+    }
+
+    fn payload<'a>(&'a self, input: &'a [u8], place: Place) -> &'a [u8] {
+        match place {
+            Place::Input(range) => &input[range],
+            Place::Held(from) => &self.held[from..],
+        }
     }
 }
 
-/// Unmasks in place (section 5.3), eight bytes at a time, and turns the mask to where the next byte of the frame stands.
-fn unmask(bytes: &mut [u8], mask: &mut [u8; 4]) {
-    let [a, b, c, d] = *mask;
-    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    let mut chunks = bytes.chunks_exact_mut(8);
-    for chunk in &mut chunks {
-        if let Ok(eight) = <[u8; 8]>::try_from(&*chunk) {
-            chunk.copy_from_slice(&(u64::from_ne_bytes(eight) ^ wide).to_ne_bytes());
-        }
+/// A header at the beginning of these bytes; `None` if it is cut off.
+fn parse(bytes: &[u8]) -> Result<Option<Head>, Fault> {
+    let mut cursor = Cursor::new(bytes);
+    match FrameHeader::parse(&mut cursor) {
+        Ok(parsed) => Ok(parsed.map(|(header, payload_bytes)| Head {
+            header,
+            payload_bytes,
+            head_bytes: cursor.position() as usize,
+        })),
+        // Reading from memory does not fail, so this is the one thing it finds wrong itself.
+        Err(_) => Err(Fault::UnknownOpcode {
+            opcode: bytes.first().map_or(0, |first| first & 0x0f),
+        }),
     }
-    let rest = chunks.into_remainder();
-    for (byte, key) in rest.iter_mut().zip(mask.iter().cycle()) {
+}
+
+/// RFC 6455 section 5.3, eight bytes at a time, in a form the compiler makes wider still.
+fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
+    let [a, b, c, d] = mask;
+    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (words, tail) = bytes.as_chunks_mut::<8>();
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+    }
+    for (byte, key) in tail.iter_mut().zip(mask.iter().cycle()) {
         *byte ^= key;
     }
-    mask.rotate_left(rest.len() % 4);
+}
+
+/// A text out of `held` was checked as it came and is checked here once more, at memory speed: the price of a `str` without
+/// `unsafe`.
+fn message(kind: Kind, payload: &[u8]) -> Result<Event<'_>, Fault> {
+    match kind {
+        Kind::Binary => Ok(Event::Binary(payload)),
+        Kind::Text => text(payload)
+            .map(Event::Text)
+            .map_err(|bad| bad_text(0, bad)),
+    }
+}
+
+fn control(sign: Sign, payload: &[u8]) -> Result<Event<'_>, Fault> {
+    Ok(match sign {
+        Sign::Ping => Event::Ping(payload),
+        Sign::Pong => Event::Pong(payload),
+        Sign::Close => Event::Close(close(payload)?),
+    })
+}
+
+/// RFC 6455 section 5.5.1.
+fn close(payload: &[u8]) -> Result<Option<(u16, &str)>, Fault> {
+    match payload {
+        [] => Ok(None),
+        [_] => Err(Fault::CloseTooShort),
+        [high, low, reason @ ..] => {
+            let code = u16::from_be_bytes([*high, *low]);
+            if !may_be_sent(code) {
+                return Err(Fault::CloseCode { code });
+            }
+            let reason =
+                text(reason).map_err(|bad| Fault::BadCloseReason { offset: bad.offset })?;
+            Ok(Some((code, reason)))
+        }
+    }
+}
+
+/// The bytes as text, checked at once; where they are not, the slower check says where.
+fn text(bytes: &[u8]) -> Result<&str, BadUtf8> {
+    simdutf8::basic::from_utf8(bytes).map_err(|_| {
+        let mut utf8 = Utf8::default();
+        match utf8.push(bytes) {
+            Err(bad) => bad,
+            Ok(()) => BadUtf8 {
+                offset: bytes.len(),
+            },
+        }
+    })
+}
+
+fn bad_text(before: usize, bad: BadUtf8) -> Fault {
+    Fault::BadText {
+        offset: before + bad.offset,
+    }
 }
 
 #[cfg(test)]
-#[path = "decode_tests.rs"]
 mod tests;

@@ -1,9 +1,14 @@
 //! Frames from server to client: never masked (RFC 6455 section 5.1), never fragmented.
+//!
+//! Runs on shard threads. It only ever appends to what it is given, and never looks into a payload.
 
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// Longest header a server writes: 2 bytes and an 8-byte length.
 pub const HEADER_BYTES_MAX: usize = 10;
+
+/// Longest payload of a ping, pong or close (RFC 6455 section 5.5).
+pub const CONTROL_BYTES_MAX: usize = 125;
 
 /// Appends one whole frame with FIN set.
 pub fn frame(op: OpCode, payload: &[u8], out: &mut Vec<u8>) {
@@ -38,16 +43,19 @@ pub fn text_with(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     }
 }
 
-/// Appends a ping; `payload` is at most 125 bytes.
+/// Appends a ping; `payload` is at most [`CONTROL_BYTES_MAX`] bytes.
 pub fn ping(payload: &[u8], out: &mut Vec<u8>) {
-    debug_assert!(payload.len() <= 125);
-    frame(OpCode::Control(Control::Ping), payload, out);
+    control(Control::Ping, payload, out);
 }
 
-/// Appends a pong; `payload` is at most 125 bytes, as the ping's was.
+/// Appends a pong; `payload` is that of the ping it answers (RFC 6455 section 5.5.3).
 pub fn pong(payload: &[u8], out: &mut Vec<u8>) {
-    debug_assert!(payload.len() <= 125);
-    frame(OpCode::Control(Control::Pong), payload, out);
+    control(Control::Pong, payload, out);
+}
+
+/// Appends a close frame with a payload already made: empty, or a code and its reason. `close::put_close` makes one.
+pub fn close(payload: &[u8], out: &mut Vec<u8>) {
+    control(Control::Close, payload, out);
 }
 
 /// Appends the header alone, for a payload the caller appends itself (RFC 6455 section 5.2).
@@ -66,29 +74,123 @@ pub fn header(op: OpCode, payload_bytes: usize, out: &mut Vec<u8>) {
     }
 }
 
+fn control(op: Control, payload: &[u8], out: &mut Vec<u8>) {
+    debug_assert!(
+        payload.len() <= CONTROL_BYTES_MAX,
+        "{op:?} of {} bytes",
+        payload.len()
+    );
+    frame(OpCode::Control(op), payload, out);
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
+    use std::io::{Cursor, Read, Result, Write};
 
     use tungstenite::Message;
     use tungstenite::protocol::{Role, WebSocket};
 
+    use super::super::close::put_close;
     use super::*;
 
+    /// What we wrote, for a client to read; what the client answers is of no interest.
+    struct Written(Cursor<Vec<u8>>);
+
+    impl Read for Written {
+        fn read(&mut self, into: &mut [u8]) -> Result<usize> {
+            self.0.read(into)
+        }
+    }
+
+    impl Write for Written {
+        fn write(&mut self, from: &[u8]) -> Result<usize> {
+            Ok(from.len())
+        }
+
+        fn flush(&mut self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    fn client(written: Vec<u8>) -> WebSocket<Written> {
+        WebSocket::from_raw_socket(Written(Cursor::new(written)), Role::Client, None)
+    }
+
     #[test]
-    fn tungstenites_client_reads_what_we_write() {
+    fn a_client_reads_every_length_form() {
+        for (payload_bytes, header_bytes) in [
+            (0, 2),
+            (1, 2),
+            (125, 2),
+            (126, 4),
+            (65_535, 4),
+            (65_536, 10),
+        ] {
+            let payload = "x".repeat(payload_bytes);
+            let mut out = Vec::new();
+            text(payload.as_bytes(), &mut out);
+            frame(OpCode::Data(Data::Binary), payload.as_bytes(), &mut out);
+            assert_eq!(
+                out.len(),
+                2 * (header_bytes + payload_bytes),
+                "{payload_bytes}"
+            );
+            let mut client = client(out);
+            assert_eq!(
+                client.read().unwrap(),
+                Message::text(payload.clone()),
+                "{payload_bytes}"
+            );
+            assert_eq!(
+                client.read().unwrap(),
+                Message::binary(payload),
+                "{payload_bytes}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_client_reads_control_frames() {
+        let longest = [7; CONTROL_BYTES_MAX];
+        let mut out = Vec::new();
+        ping(b"", &mut out);
+        ping(&longest, &mut out);
+        pong(b"echo", &mut out);
+        put_close(4429, "慢一点", &mut out);
+        let mut client = client(out);
+        assert_eq!(client.read().unwrap(), Message::Ping(Vec::new().into()));
+        assert_eq!(
+            client.read().unwrap(),
+            Message::Ping(longest.to_vec().into())
+        );
+        assert_eq!(
+            client.read().unwrap(),
+            Message::Pong(b"echo".to_vec().into())
+        );
+        let Message::Close(Some(end)) = client.read().unwrap() else {
+            panic!("no close with a code");
+        };
+        assert_eq!((u16::from(end.code), end.reason.as_str()), (4429, "慢一点"));
+    }
+
+    #[test]
+    fn a_close_may_say_nothing() {
+        let mut out = Vec::new();
+        close(b"", &mut out);
+        assert_eq!(out, [0x88, 0]);
+        assert_eq!(client(out).read().unwrap(), Message::Close(None));
+    }
+
+    #[test]
+    fn a_payload_rendered_in_place_reads_the_same() {
         for length in [0, 1, 125, 126, 127, 65_535, 65_536, 70_000] {
             let payload = "x".repeat(length);
-            let mut stream = Vec::new();
-            text(payload.as_bytes(), &mut stream);
-            text_with(&mut stream, |out| out.extend_from_slice(payload.as_bytes()));
-            ping(b"p", &mut stream);
-            pong(b"q", &mut stream);
-            let mut client = WebSocket::from_raw_socket(Cursor::new(stream), Role::Client, None);
-            assert_eq!(client.read().unwrap(), Message::text(payload.clone()));
-            assert_eq!(client.read().unwrap(), Message::text(payload));
-            assert_eq!(client.read().unwrap(), Message::Ping(b"p"[..].into()));
-            assert_eq!(client.read().unwrap(), Message::Pong(b"q"[..].into()));
+            let (mut whole, mut in_place) = (b"before".to_vec(), b"before".to_vec());
+            text(payload.as_bytes(), &mut whole);
+            text_with(&mut in_place, |out| {
+                out.extend_from_slice(payload.as_bytes())
+            });
+            assert!(whole == in_place, "{length}");
         }
     }
 }

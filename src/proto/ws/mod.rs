@@ -2,5 +2,6 @@
 pub mod close;
 pub mod decode;
 pub mod encode;
+mod fault;
 pub mod handshake;
 pub mod utf8;

@@ -1,42 +1,58 @@
-//! UTF-8 checked as bytes arrive (RFC 3629): the first byte that no valid text can have here fails at once, also in the
-//! middle of an unfinished frame. Five bytes of state; whole stretches go through `simdutf8`.
+//! UTF-8 checked as it arrives, whatever the pieces. Owns three bytes of state and no text.
+//!
+//! Runs on a shard thread, inside the decoder. It must never accept a byte after which no valid text is possible:
+//! a text message fails at its first bad byte, not at the end of its frame (RFC 6455 section 8.1).
 
-/// Text so far is no UTF-8: nothing that could follow would make it so.
+/// Lowest and highest continuation byte, where the lead byte does not narrow them (RFC 3629 section 4).
+const CONTINUATION: (u8, u8) = (0x80, 0xbf);
+
+/// The first byte that no valid text can have at its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadUtf8;
+pub struct BadUtf8 {
+    /// Its index in the bytes given to the call that failed. [`Utf8::finish`] gives 0: the byte that should have come next.
+    pub offset: usize,
+}
 
-/// Where in a character the text stands.
+/// Where a text stands between two pieces: how many bytes its last character lacks, and what the next of them may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Utf8 {
-    /// Continuation bytes still to come.
-    missing: u8,
-    /// The range of the next one; narrower after E0, ED, F0 and F4.
+    /// Continuation bytes the last character lacks, 0..=3.
+    lacking: u8,
+    /// Range of the next of them; means nothing while `lacking` is 0.
     low: u8,
     high: u8,
 }
 
 impl Utf8 {
-    /// Takes the next bytes of the text.
+    /// Takes the next piece, of any length. Whole stretches go through SIMD; a character cut off at the end waits for the next
+    /// piece.
     ///
     /// # Errors
-    /// One of them cannot stand where it does.
-    pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), BadUtf8> {
-        while self.missing > 0 {
-            let Some((&byte, rest)) = bytes.split_first() else {
+    /// The earliest byte at which no valid continuation exists: of `ED A0` (a surrogate) and `F4 90` (past U+10FFFF) it is the
+    /// second. The state is then spent.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), BadUtf8> {
+        let mut offset = 0;
+        while self.lacking > 0 {
+            let Some(&byte) = bytes.get(offset) else {
                 return Ok(());
             };
-            self.step(byte)?;
-            bytes = rest;
+            self.step(byte).ok_or(BadUtf8 { offset })?;
+            offset += 1;
         }
-        let Err(error) = simdutf8::compat::from_utf8(bytes) else {
-            return Ok(());
+        let (_, fresh) = bytes.split_at(offset);
+        let (whole, cut) = fresh.split_at(fresh.len() - cut_off_bytes(fresh));
+        let unchecked = match simdutf8::basic::from_utf8(whole) {
+            Ok(_) => {
+                offset += whole.len();
+                cut
+            }
+            // The fast check only says that something is wrong; this says where.
+            Err(_) => fresh,
         };
-        if error.error_len().is_some() {
-            return Err(BadUtf8);
-        }
-        // The beginning of a character is left over.
-        for &byte in &bytes[error.valid_up_to()..] {
-            self.step(byte)?;
+        for (index, &byte) in unchecked.iter().enumerate() {
+            self.step(byte).ok_or(BadUtf8 {
+                offset: offset + index,
+            })?;
         }
         Ok(())
     }
@@ -44,36 +60,60 @@ impl Utf8 {
     /// The text ends here.
     ///
     /// # Errors
-    /// In the middle of a character.
-    pub fn finish(&mut self) -> Result<(), BadUtf8> {
-        match std::mem::take(self).missing {
-            0 => Ok(()),
-            _ => Err(BadUtf8),
+    /// Its last character is cut off.
+    pub fn finish(&self) -> Result<(), BadUtf8> {
+        if self.lacking == 0 {
+            Ok(())
+        } else {
+            Err(BadUtf8 { offset: 0 })
         }
     }
 
-    fn step(&mut self, byte: u8) -> Result<(), BadUtf8> {
-        if self.missing > 0 {
+    /// One byte, by the table of RFC 3629 section 4; `None` if it cannot stand here.
+    fn step(&mut self, byte: u8) -> Option<()> {
+        if self.lacking > 0 {
             if !(self.low..=self.high).contains(&byte) {
-                return Err(BadUtf8);
+                return None;
             }
-            self.missing -= 1;
-            (self.low, self.high) = (0x80, 0xbf);
-            return Ok(());
+            self.lacking -= 1;
+            (self.low, self.high) = CONTINUATION;
+            return Some(());
         }
-        (self.missing, self.low, self.high) = match byte {
-            0x00..=0x7f => (0, 0x80, 0xbf),
-            0xc2..=0xdf => (1, 0x80, 0xbf),
-            0xe0 => (2, 0xa0, 0xbf),
-            0xed => (2, 0x80, 0x9f),
-            0xe1..=0xef => (2, 0x80, 0xbf),
-            0xf0 => (3, 0x90, 0xbf),
-            0xf1..=0xf3 => (3, 0x80, 0xbf),
-            0xf4 => (3, 0x80, 0x8f),
-            _ => return Err(BadUtf8),
+        (self.low, self.high) = match byte {
+            0xe0 => (0xa0, 0xbf),
+            0xed => (0x80, 0x9f),
+            0xf0 => (0x90, 0xbf),
+            0xf4 => (0x80, 0x8f),
+            _ => CONTINUATION,
         };
-        Ok(())
+        self.lacking = continuation_bytes(byte)?;
+        Some(())
     }
+}
+
+/// How many bytes follow this first byte of a character; `None` if no character begins so.
+fn continuation_bytes(lead: u8) -> Option<u8> {
+    match lead {
+        0x00..=0x7f => Some(0),
+        0xc2..=0xdf => Some(1),
+        0xe0..=0xef => Some(2),
+        0xf0..=0xf4 => Some(3),
+        _ => None,
+    }
+}
+
+/// Bytes at the end that begin a character and do not finish it, 0..=3. Says nothing about their validity.
+fn cut_off_bytes(bytes: &[u8]) -> usize {
+    for (after, &byte) in bytes.iter().rev().take(3).enumerate() {
+        if (0x80..=0xbf).contains(&byte) {
+            continue;
+        }
+        return match continuation_bytes(byte) {
+            Some(following) if usize::from(following) > after => after + 1,
+            _ => 0,
+        };
+    }
+    0
 }
 
 #[cfg(test)]
@@ -82,56 +122,111 @@ mod tests {
 
     use super::*;
 
-    /// What the standard library says of the whole.
-    fn judge(bytes: &[u8]) -> (bool, bool) {
-        match std::str::from_utf8(bytes) {
-            Ok(_) => (true, true),
-            Err(error) => (error.error_len().is_none(), false),
+    /// Pushes the pieces that `cuts` makes of `bytes`; the offset of an error counts from the beginning of the text.
+    fn in_pieces(bytes: &[u8], cuts: &[usize]) -> Result<(), BadUtf8> {
+        let mut utf8 = Utf8::default();
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).collect();
+        cuts.sort_unstable();
+        cuts.push(bytes.len());
+        let mut from = 0;
+        for to in cuts {
+            utf8.push(&bytes[from..to]).map_err(|bad| BadUtf8 {
+                offset: from + bad.offset,
+            })?;
+            from = to;
         }
+        utf8.finish().map_err(|_| BadUtf8 {
+            offset: bytes.len(),
+        })
     }
 
-    proptest! {
-        #[test]
-        fn any_split_is_judged_as_the_whole(
-            bytes in prop_oneof![
-                prop::collection::vec(any::<u8>(), 0..40),
-                "\\PC{0,20}".prop_map(String::into_bytes),
-                ("\\PC{0,10}", any::<usize>(), any::<u8>()).prop_map(|(text, at, byte)| {
-                    let mut bytes = text.into_bytes();
-                    if !bytes.is_empty() {
-                        let at = at % bytes.len();
-                        bytes[at] = byte;
-                    }
-                    bytes
-                }),
-            ],
-            cuts in prop::collection::vec(0usize..40, 0..5),
-        ) {
-            let mut cuts: Vec<usize> = cuts.into_iter().map(|c| c.min(bytes.len())).collect();
-            cuts.push(bytes.len());
-            cuts.sort_unstable();
-            let (mut utf8, mut from) = (Utf8::default(), 0);
-            for to in cuts {
-                let pushed = utf8.push(&bytes[from..to]);
-                let (so_far, _) = judge(&bytes[..to]);
-                prop_assert_eq!(pushed.is_ok(), so_far);
-                if pushed.is_err() {
-                    return Ok(());
-                }
-                from = to;
+    /// The same from the standard library: a prefix is still possible if it is valid or merely cut off.
+    fn by_std(bytes: &[u8]) -> Result<(), BadUtf8> {
+        for end in 1..=bytes.len() {
+            if let Err(error) = std::str::from_utf8(&bytes[..end])
+                && error.error_len().is_some()
+            {
+                return Err(BadUtf8 { offset: end - 1 });
             }
-            prop_assert_eq!(utf8.finish().is_ok(), judge(&bytes).1);
+        }
+        std::str::from_utf8(bytes).map(|_| ()).map_err(|_| BadUtf8 {
+            offset: bytes.len(),
+        })
+    }
+
+    #[test]
+    fn fails_at_the_first_byte_without_a_valid_continuation() {
+        for (bytes, offset) in [
+            (&b"\xed\xa0\x80"[..], 1),
+            (b"\xf4\x90\x80\x80", 1),
+            (b"\xe0\x9f\xbf", 1),
+            (b"\xf0\x8f\xbf\xbf", 1),
+            (b"\xc0\xaf", 0),
+            (b"\xc1\xbf", 0),
+            (b"\xf5", 0),
+            (b"\x80", 0),
+            (b"ab\xc3(", 3),
+            (b"\xe5\xbc(", 2),
+            (b"\xe5\xbc\xe5", 2),
+            (b"\xf0\x9f\x92", 3),
+        ] {
+            assert_eq!(in_pieces(bytes, &[]), Err(BadUtf8 { offset }), "{bytes:x?}");
+            let each: Vec<usize> = (0..bytes.len()).collect();
+            assert_eq!(
+                in_pieces(bytes, &each),
+                Err(BadUtf8 { offset }),
+                "{bytes:x?} byte by byte"
+            );
         }
     }
 
     #[test]
-    fn surrogates_and_giants_fail_at_their_second_byte() {
-        for bad in [[0xed, 0xa0], [0xf4, 0x90], [0xe0, 0x80], [0xf0, 0x80]] {
-            let mut utf8 = Utf8::default();
-            assert_eq!(utf8.push(&bad[..1]), Ok(()));
-            assert_eq!(utf8.push(&bad[1..]), Err(BadUtf8));
+    fn every_character_passes_cut_anywhere() {
+        for character in
+            ('\0'..=char::MAX)
+                .step_by(7)
+                .chain(['\u{7ff}', '\u{800}', '\u{ffff}', '\u{10ffff}'])
+        {
+            let mut room = [0; 4];
+            let bytes = character.encode_utf8(&mut room).as_bytes();
+            for cut in 0..bytes.len() {
+                assert_eq!(
+                    in_pieces(bytes, &[cut]),
+                    Ok(()),
+                    "{character:?} cut at {cut}"
+                );
+            }
         }
-        assert_eq!(Utf8::default().push(&[0xc0]), Err(BadUtf8));
-        assert_eq!(Utf8::default().push(&[0xf5]), Err(BadUtf8));
+    }
+
+    #[test]
+    fn the_state_is_three_bytes() {
+        assert_eq!(size_of::<Utf8>(), 3);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn agrees_with_std_for_any_split(
+            text in ".{0,60}",
+            damage in prop::option::weighted(0.7, (any::<prop::sample::Index>(), any::<u8>())),
+            cuts in prop::collection::vec(any::<usize>(), 0..5),
+        ) {
+            let mut bytes = text.into_bytes();
+            if let Some((at, byte)) = damage && !bytes.is_empty() {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            prop_assert_eq!(in_pieces(&bytes, &cuts), by_std(&bytes), "{:x?} cut at {:?}", bytes, cuts);
+        }
+
+        #[test]
+        fn agrees_with_std_on_noise(
+            bytes in prop::collection::vec(prop_oneof![Just(0xedu8), Just(0xf4), Just(0xe0), 0x80u8..0xc0, any::<u8>()], 0..12),
+            cuts in prop::collection::vec(any::<usize>(), 0..5),
+        ) {
+            prop_assert_eq!(in_pieces(&bytes, &cuts), by_std(&bytes), "{:x?} cut at {:?}", bytes, cuts);
+        }
     }
 }

@@ -1,0 +1,158 @@
+//! What one frame costs: decoding and encoding, ours against tungstenite's. Standard library only, prints a table.
+//!
+//! `cargo bench --bench codec`. Each figure is the best of several rounds: the rest is what else the machine did.
+//! In-place decoding spoils its input, so ours copies the burst afresh each round; that copy is in its figure, as it is in
+//! tungstenite's, which reads into a buffer of its own.
+
+use std::hint::black_box;
+use std::io::{self, Read, Write};
+use std::time::Instant;
+
+use danmaku_gateway::proto::ws::decode::{Decoder, Event};
+use danmaku_gateway::proto::ws::encode;
+use tungstenite::Error;
+use tungstenite::protocol::frame::Frame;
+use tungstenite::protocol::frame::coding::{Data, OpCode};
+use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
+
+/// Frames in a burst: about what fills a shard's read scratch.
+const FRAMES: usize = 1000;
+const ROUNDS: usize = 300;
+const MESSAGE_BYTES_MAX: usize = 16 * 1024;
+
+fn main() {
+    println!("{:<54} {:>10}", "best of rounds", "ns/frame");
+    // Text that is all ASCII is checked far faster than text that is not, by everyone.
+    let ascii = "a danmaku in plain letters, as it flies by; ";
+    let mixed = "a danmaku of many bytes; 一半是中文, as it flies. ";
+    for (script, sample, payload_bytes) in [
+        ("ASCII", ascii, 50),
+        ("mixed", mixed, 50),
+        ("mixed", mixed, 1000),
+    ] {
+        let long = sample.repeat(payload_bytes);
+        compare(&long[..long.floor_char_boundary(payload_bytes)], script);
+    }
+}
+
+fn compare(text: &str, script: &str) {
+    let row = |what: &str, round: &mut dyn FnMut() -> usize| {
+        row(&format!("{what}, {} B {script}", text.len()), round);
+    };
+    let burst = burst(text.as_bytes());
+    row("decode, ours, in place", &mut || ours(&burst, burst.len()));
+    row("decode, ours, input cut every 37 bytes", &mut || {
+        ours(&burst, 37)
+    });
+    row("decode, tungstenite, WebSocketContext", &mut || {
+        theirs(&burst)
+    });
+    let mut out = Vec::with_capacity(2 * burst.len());
+    row("encode, ours", &mut || {
+        out.clear();
+        for _ in 0..FRAMES {
+            encode::text(black_box(text.as_bytes()), &mut out);
+        }
+        FRAMES
+    });
+    let payload = bytes::Bytes::from(text.to_owned());
+    row("encode, tungstenite, Frame::format", &mut || {
+        out.clear();
+        for _ in 0..FRAMES {
+            let frame = Frame::message(payload.clone(), OpCode::Data(Data::Text), true);
+            frame.format(&mut out).expect("a Vec takes everything");
+        }
+        FRAMES
+    });
+}
+
+/// One line of the table; `round` handles a burst and says how many frames it saw.
+fn row(what: &str, round: &mut dyn FnMut() -> usize) {
+    let best = (0..ROUNDS)
+        .map(|_| {
+            let begun = Instant::now();
+            assert_eq!(black_box(round()), FRAMES);
+            begun.elapsed()
+        })
+        .min()
+        .unwrap_or_default();
+    let ns = best.as_nanos() as f64 / FRAMES as f64;
+    println!("{what:<54} {ns:>10.1}");
+}
+
+/// Masked text frames, each with a mask of its own.
+fn burst(payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for index in 0..FRAMES as u32 {
+        let mask = index.wrapping_mul(0x9e37_79b9).to_be_bytes();
+        let header_at = out.len();
+        encode::header(OpCode::Data(Data::Text), payload.len(), &mut out);
+        out[header_at + 1] |= 0x80;
+        out.extend(mask);
+        out.extend(
+            payload
+                .iter()
+                .zip(mask.iter().cycle())
+                .map(|(byte, key)| byte ^ key),
+        );
+    }
+    out
+}
+
+fn ours(burst: &[u8], read_bytes: usize) -> usize {
+    let mut decoder = Decoder::new();
+    let mut scratch = burst.to_vec();
+    let mut frames = 0;
+    for read in scratch.chunks_mut(read_bytes) {
+        let mut at = 0;
+        loop {
+            let step = decoder
+                .next(&mut read[at..], MESSAGE_BYTES_MAX)
+                .expect("good frames");
+            at += step.consumed;
+            match step.event {
+                Some(Event::Text(text)) => frames += usize::from(!black_box(text).is_empty()),
+                Some(other) => panic!("{other:?}"),
+                None => break,
+            }
+        }
+    }
+    frames
+}
+
+/// The burst, then "would block".
+struct Sent<'a>(&'a [u8]);
+
+impl Read for Sent<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(into)? {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            read => Ok(read),
+        }
+    }
+}
+
+impl Write for Sent<'_> {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        Ok(from.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn theirs(burst: &[u8]) -> usize {
+    let config = WebSocketConfig::default().read_buffer_size(64 * 1024);
+    let mut context = WebSocketContext::new(Role::Server, Some(config));
+    let mut sent = Sent(burst);
+    let mut frames = 0;
+    loop {
+        match context.read(&mut sent) {
+            Ok(Message::Text(text)) => frames += usize::from(!black_box(text).is_empty()),
+            Ok(other) => panic!("{other:?}"),
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return frames,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
