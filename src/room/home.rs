@@ -377,3 +377,7 @@ impl Home {
 #[cfg(test)]
 #[path = "home_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "home_model.rs"]
+mod model;
