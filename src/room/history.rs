@@ -4,7 +4,17 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-/// The newest messages, consecutive by number.
+/// How much is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Messages.
+    pub lines_max: usize,
+    /// Bytes of them together.
+    pub bytes_max: usize,
+}
+
+/// The newest messages, consecutive by number. What comes in with one batch shares a buffer, which lives until its last
+/// message goes: so at most twice `bytes_max` is held.
 #[derive(Debug, Default)]
 pub struct History {
     messages: VecDeque<Bytes>,
@@ -14,15 +24,23 @@ pub struct History {
 }
 
 impl History {
-    /// Keeps a message with the next number; the oldest go until at most `lines_max` and `bytes_max` are kept.
-    pub fn push(&mut self, seq: u64, message: Bytes, lines_max: usize, bytes_max: usize) {
-        if self.messages.is_empty() {
-            self.oldest = seq;
+    /// Takes the newest messages of a batch, the last of them numbered `newest`; the oldest go until what is left is within
+    /// `keep`. Where the batch's first messages are left out, what was kept before goes too: there must be no hole.
+    pub fn extend(&mut self, newest: u64, messages: Vec<Bytes>, keep: Keep) {
+        let first = (newest + 1).saturating_sub(messages.len() as u64);
+        if first != self.oldest + self.messages.len() as u64 {
+            self.messages.clear();
+            self.bytes = 0;
+            self.oldest = first;
         }
-        debug_assert_eq!(self.oldest + self.messages.len() as u64, seq);
-        self.bytes += message.len();
-        self.messages.push_back(message);
-        while self.messages.len() > lines_max || self.bytes > bytes_max {
+        self.bytes += messages.iter().map(Bytes::len).sum::<usize>();
+        self.messages.extend(messages);
+        self.trim(keep);
+    }
+
+    /// Lets the oldest go until what is left is within `keep`: a reload may have made it less.
+    pub fn trim(&mut self, keep: Keep) {
+        while self.messages.len() > keep.lines_max || self.bytes > keep.bytes_max {
             let Some(gone) = self.messages.pop_front() else {
                 return;
             };
@@ -38,6 +56,7 @@ impl History {
 
     /// Everything numbered above `seq`, ascending.
     pub fn after(&self, seq: u64) -> impl Iterator<Item = &Bytes> {
+        // A client may name any number, the largest too.
         let skip = seq.saturating_add(1).saturating_sub(self.oldest);
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
         self.messages.iter().skip(skip)
@@ -58,25 +77,53 @@ mod tests {
         messages.map(|m| &m[..]).collect()
     }
 
+    fn message(fill: u8, bytes: usize) -> Vec<Bytes> {
+        vec![Bytes::from(vec![fill; bytes])]
+    }
+
     #[test]
     fn bounded_by_number_and_by_bytes() {
+        let keep = |lines_max, bytes_max| Keep {
+            lines_max,
+            bytes_max,
+        };
         let mut history = History::default();
         assert_eq!(history.oldest(), None);
-        for seq in 1..=5u64 {
-            history.push(seq, Bytes::from(vec![seq as u8; 10]), 3, 1000);
+        for seq in 1..=5u8 {
+            history.extend(u64::from(seq), message(seq, 10), keep(3, 1000));
         }
         assert_eq!(history.oldest(), Some(3));
         assert_eq!(texts(history.after(3)), [[4; 10], [5; 10]]);
         assert_eq!(texts(history.after(0)).len(), 3);
         assert_eq!(texts(history.after(5)).len(), 0);
+        assert_eq!(texts(history.after(u64::MAX)).len(), 0);
         assert_eq!(texts(history.newest(2)), [[4; 10], [5; 10]]);
-        history.push(6, Bytes::from(vec![6; 95]), 3, 100);
+        history.extend(6, message(6, 95), keep(3, 100));
         assert_eq!(history.oldest(), Some(6));
-        history.push(7, Bytes::from(vec![7; 101]), 3, 100);
+        history.trim(keep(3, 94));
+        assert_eq!((history.oldest(), history.bytes), (None, 0));
+        history.extend(7, message(7, 1), keep(0, 100));
         assert_eq!(history.oldest(), None);
-        history.push(8, Bytes::from(vec![8]), 0, 100);
-        assert_eq!(history.oldest(), None);
-        history.push(9, Bytes::from(vec![9]), 3, 100);
-        assert_eq!(history.oldest(), Some(9));
+        history.extend(8, message(8, 1), keep(3, 100));
+        assert_eq!(history.oldest(), Some(8));
+    }
+
+    #[test]
+    fn what_a_batch_left_out_takes_the_older_with_it() {
+        let keep = Keep {
+            lines_max: 3,
+            bytes_max: 100,
+        };
+        let mut history = History::default();
+        history.extend(1, message(1, 10), keep);
+        // 2 to 4 came in one batch and only 3 and 4 fit: 1 is before the hole.
+        let batch = vec![Bytes::from(vec![3; 50]), Bytes::from(vec![4; 50])];
+        history.extend(4, batch, keep);
+        assert_eq!((history.oldest(), history.bytes), (Some(3), 100));
+        // Nothing of 5 fits.
+        history.extend(5, Vec::new(), keep);
+        assert_eq!((history.oldest(), history.bytes), (None, 0));
+        history.extend(6, message(6, 10), keep);
+        assert_eq!((history.oldest(), history.bytes), (Some(6), 10));
     }
 }

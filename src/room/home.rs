@@ -11,7 +11,7 @@ use super::ask::{
     Author, Content, Detail, Encoding, HistoryPage, Join, Joined, Leave, MembersPage, Patch,
     Publish, Published, Sealed,
 };
-use super::history::History;
+use super::history::{History, Keep};
 use super::once::Seen;
 use super::presence::Presence;
 use super::seal::{Batch, Kind};
@@ -26,6 +26,8 @@ use serde_json::value::RawValue;
 
 /// The online count is told at most this often.
 const ONLINE_EVERY_MS: u64 = 1000;
+/// Messages of a history page at most.
+const HISTORY_PAGE_MAX: usize = 1000;
 
 /// One room, at home.
 #[derive(Debug)]
@@ -41,7 +43,9 @@ pub struct Home {
     presence: Presence,
     lines: Bucket,
     seen: Seen,
-    online_told: u32,
+    /// The least and the most that any member may hold for the online count: what was last told to all, and what each
+    /// one that joined since was told in its answer.
+    online_told: (u32, u32),
     online_told_ms: Option<u64>,
     created_ms: u64,
     active_ms: u64,
@@ -57,6 +61,15 @@ struct Settings {
     data: Option<Arc<RawValue>>,
     /// Somebody set something: the room is kept although nobody is in it.
     configured: bool,
+}
+
+impl Settings {
+    fn keep(&self) -> Keep {
+        Keep {
+            lines_max: self.class.history_lines,
+            bytes_max: self.class.log_bytes_max,
+        }
+    }
 }
 
 impl Home {
@@ -80,7 +93,7 @@ impl Home {
             presence: Presence::new(shards),
             lines: Bucket::default(),
             seen: Seen::default(),
-            online_told: 0,
+            online_told: (0, 0),
             online_told_ms: None,
             created_ms: now.unix_ms,
             active_ms: now.mono_ms(),
@@ -117,6 +130,8 @@ impl Home {
         self.active_ms = now.mono_ms();
         let user = join.who.as_ref().map(|who| &who.user);
         self.presence.enter(user, join.seat, now.unix_ms);
+        let (least, most) = self.online_told;
+        self.online_told = (least.min(self.online()), most.max(self.online()));
         let messages = join
             .resume
             .and_then(|(epoch, seq)| self.recovered(epoch, seq));
@@ -129,12 +144,14 @@ impl Home {
         })
     }
 
-    /// Everything sealed after `seq`, if `seq` is of this numbering and nothing between has been let go.
+    /// Everything sealed after `seq`, if `seq` is of this numbering and nothing between has been let go. A number in the open
+    /// batch is good too: its author knows it from the ack, and all that follows comes by the log.
     fn recovered(&self, epoch: Epoch, seq: u64) -> Option<Vec<Bytes>> {
-        if epoch != self.epoch || seq > self.sealed_seq {
+        if epoch != self.epoch || seq > self.seq {
             return None;
         }
-        let complete = seq == self.sealed_seq || seq + 1 >= self.history.oldest()?;
+        let oldest = self.history.oldest();
+        let complete = seq >= self.sealed_seq || oldest.is_some_and(|oldest| seq + 1 >= oldest);
         complete.then(|| self.history.after(seq).cloned().collect())
     }
 
@@ -225,9 +242,13 @@ impl Home {
         }
     }
 
-    /// When the open batch is to be sealed, in monotonic ns; `None` when nothing is open.
+    /// When the open batch is to be sealed, in monotonic ns; `None` when nothing is open. One that holds as much as a log
+    /// may is due whatever the tick: gathered on, its first lines would fall out of the logs unread.
     pub fn due_ns(&self) -> Option<u64> {
         let begun_ns = self.batch.begun_ns()?;
+        if self.batch.bytes() >= self.settings.class.log_bytes_max {
+            return Some(begun_ns);
+        }
         let tick_ms = match (self.settings.tick_ms, self.settings.class.tick) {
             (Some(tick_ms), _) | (None, Tick::EveryMs(tick_ms)) => tick_ms,
             (None, Tick::Auto) => 0,
@@ -239,11 +260,10 @@ impl Home {
     pub fn seal(&mut self) -> Option<Arc<Sealed>> {
         let begun_ns = self.batch.begun_ns()?;
         let uses = Encoding::ALL.map(|encoding| self.presence.uses(encoding));
-        let sealed = self.batch.seal(uses);
-        let class = &self.settings.class;
-        for (seq, json) in (self.sealed_seq + 1..).zip(sealed.numbered) {
-            self.history
-                .push(seq, json, class.history_lines, class.log_bytes_max);
+        let keep = self.settings.keep();
+        let sealed = self.batch.seal(uses, keep);
+        if self.seq > self.sealed_seq {
+            self.history.extend(self.seq, sealed.kept, keep);
         }
         self.sealed_seq = self.seq;
         Some(Arc::new(Sealed {
@@ -256,9 +276,10 @@ impl Home {
         }))
     }
 
-    /// Whether the online count is another than what members were told.
+    /// Whether the online count is another than what some member was told.
     pub fn online_changed(&self) -> bool {
-        self.online() != self.online_told && self.online() > 0
+        let online = self.online();
+        online > 0 && self.online_told != (online, online)
     }
 
     /// Whether it may be told now: at most once a second.
@@ -270,7 +291,7 @@ impl Home {
     /// Puts the online count into the open batch: not numbered, not kept.
     pub fn put_online(&mut self, now: Now) {
         let count = self.online();
-        self.online_told = count;
+        self.online_told = (count, count);
         self.online_told_ms = Some(now.mono_ms());
         let room = &self.id;
         self.batch.put(Kind::Comfort, now.mono_ns, |out| {
@@ -279,7 +300,9 @@ impl Home {
     }
 
     /// Recent lines and events, ascending: with `since` the oldest `limit` after it, without it the newest `limit`.
+    /// `limit` counts as 1..=1000.
     pub fn history(&self, since: Option<u64>, limit: usize) -> HistoryPage {
+        let limit = limit.clamp(1, HISTORY_PAGE_MAX);
         let messages = match since {
             Some(since) => self.history.after(since).take(limit).cloned().collect(),
             None => self.history.newest(limit).cloned().collect(),
@@ -340,6 +363,7 @@ impl Home {
     /// New defaults, on reload; what its owner has set stays.
     pub fn apply_class(&mut self, class: &RoomClass) {
         self.settings.class = class.clone();
+        self.history.trim(self.settings.keep());
     }
 
     /// Whether nobody would miss it: empty, not configured, and never spoken in or quiet for its class's time.
@@ -349,3 +373,11 @@ impl Home {
         unused && (self.seq == 0 || self.active_ms + class.idle_after_ms <= now_ms)
     }
 }
+
+#[cfg(test)]
+#[path = "home_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "home_model.rs"]
+mod model;

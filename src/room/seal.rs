@@ -5,11 +5,18 @@ use bytes::Bytes;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::ask::{Chunk, Encoding, Mark};
+use super::history::Keep;
 use crate::proto::ws::encode;
 
 /// Payload of a batch frame; one object larger than this gets a frame of its own. Far below what clients bound a message
 /// by, and what a slow viewer loses at once.
 const BATCH_PAYLOAD_BYTES: usize = 16 * 1024;
+/// Header of a frame of up to 65,535 bytes (RFC 6455 section 5.2): what an object is reckoned at when memory is sized.
+const FRAME_HEADER_BYTES: usize = 4;
+/// Memory an empty batch keeps for the next one: the lines of an ordinary turn. What a rush needed goes back.
+const IDLE_BYTES_MAX: usize = 16 * 1024;
+/// Places for objects an empty batch keeps likewise.
+const IDLE_ITEMS_MAX: usize = 128;
 
 /// What an object is to a viewer that cannot have everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +39,7 @@ pub struct Batch {
 
 #[derive(Clone, Copy, Debug)]
 struct Item {
+    start: usize,
     end: usize,
     kind: Kind,
 }
@@ -39,8 +47,8 @@ struct Item {
 /// A closed batch.
 #[derive(Debug)]
 pub struct SealedBatch {
-    /// The numbered objects, in order.
-    pub numbered: Vec<Bytes>,
+    /// The newest of the numbered objects, in order, back to back in a buffer that holds nothing else.
+    pub kept: Vec<Bytes>,
     /// By encoding; `None` where it was not asked for.
     pub chunks: [Option<Chunk>; Encoding::COUNT],
     /// The events once more, each in a frame of its own.
@@ -55,9 +63,10 @@ impl Batch {
         if self.items.is_empty() {
             self.begun_ns = now_ns;
         }
+        let start = self.json.len();
         write(&mut self.json);
         let end = self.json.len();
-        self.items.push(Item { end, kind });
+        self.items.push(Item { start, end, kind });
     }
 
     /// When the oldest object came; `None` while there is none.
@@ -65,36 +74,69 @@ impl Batch {
         (!self.items.is_empty()).then_some(self.begun_ns)
     }
 
-    /// Closes the batch. `uses` says by encoding whether anybody reads it.
-    pub fn seal(&mut self, uses: [bool; Encoding::COUNT]) -> SealedBatch {
-        let json = Bytes::from(std::mem::take(&mut self.json));
-        let items = std::mem::take(&mut self.items);
-        let spans = || {
-            let starts = std::iter::once(0).chain(items.iter().map(|item| item.end));
-            starts
-                .zip(&items)
-                .map(|(start, item)| (start..item.end, item.kind))
-        };
-        let numbered = spans()
-            .filter(|(_, kind)| *kind != Kind::Comfort)
-            .map(|(span, _)| json.slice(span))
-            .collect();
-        let objects = || spans().map(|(span, kind)| (&json[span], kind));
+    /// Bytes of the objects in it, without frames.
+    pub fn bytes(&self) -> usize {
+        self.json.len()
+    }
+
+    /// Closes the batch. `uses` says by encoding whether anybody reads it, `keep` how much of it history can hold.
+    pub fn seal(&mut self, uses: [bool; Encoding::COUNT], keep: Keep) -> SealedBatch {
+        let objects = || self.objects();
         let plain = uses[Encoding::Plain.index()].then(|| one_each(objects()));
         let batch = uses[Encoding::Batch.index()].then(|| gathered(objects()));
-        let events: Vec<_> = objects().filter(|(_, kind)| *kind == Kind::Event).collect();
-        SealedBatch {
-            numbered,
+        let is_event = |(_, kind): &(&[u8], Kind)| *kind == Kind::Event;
+        let has_events = objects().any(|object| is_event(&object));
+        let sealed = SealedBatch {
+            kept: self.newest(keep),
             chunks: [plain, batch],
-            events: (!events.is_empty()).then(|| one_each(events.into_iter())),
-            lines: spans().filter(|(_, kind)| *kind == Kind::Line).count() as u32,
-        }
+            events: has_events.then(|| one_each(objects().filter(is_event))),
+            lines: objects().filter(|(_, kind)| *kind == Kind::Line).count() as u32,
+        };
+        self.json.clear();
+        self.json.shrink_to(IDLE_BYTES_MAX);
+        self.items.clear();
+        self.items.shrink_to(IDLE_ITEMS_MAX);
+        sealed
+    }
+
+    /// The objects, in order.
+    fn objects(&self) -> impl DoubleEndedIterator<Item = (&[u8], Kind)> + Clone {
+        self.items
+            .iter()
+            .map(|item| (&self.json[item.start..item.end], item.kind))
+    }
+
+    /// Copies of the newest numbered objects, as many as `keep` allows. Copies, because a slice of the whole batch would
+    /// hold all of it in memory for the sake of a few lines.
+    fn newest(&self, keep: Keep) -> Vec<Bytes> {
+        let numbered = self.objects().filter(|(_, kind)| *kind != Kind::Comfort);
+        let mut bytes = 0;
+        let mut newest: Vec<&[u8]> = numbered
+            .map(|(object, _)| object)
+            .rev()
+            .take(keep.lines_max)
+            .take_while(|object| {
+                bytes += object.len();
+                bytes <= keep.bytes_max
+            })
+            .collect();
+        newest.reverse();
+        let buffer = Bytes::from(newest.concat());
+        let mut start = 0;
+        let slice = |object: &&[u8]| {
+            let from = start;
+            start += object.len();
+            buffer.slice(from..start)
+        };
+        newest.iter().map(slice).collect()
     }
 }
 
-/// One text frame per object.
-fn one_each<'a>(objects: impl Iterator<Item = (&'a [u8], Kind)>) -> Chunk {
-    let (mut bytes, mut marks) = (Vec::new(), Vec::new());
+/// One text frame per object. Sized before it is filled: every log that holds the chunk holds its spare capacity too.
+fn one_each<'a>(objects: impl Iterator<Item = (&'a [u8], Kind)> + Clone) -> Chunk {
+    let room = |(object, _): (&[u8], Kind)| FRAME_HEADER_BYTES + object.len();
+    let mut bytes = Vec::with_capacity(objects.clone().map(room).sum());
+    let mut marks = Vec::with_capacity(objects.clone().count());
     for (object, kind) in objects {
         encode::text(object, &mut bytes);
         let mut mark = Mark {
@@ -112,8 +154,12 @@ fn one_each<'a>(objects: impl Iterator<Item = (&'a [u8], Kind)>) -> Chunk {
 }
 
 /// As many objects to a frame as its payload bound holds, newline-separated.
-fn gathered<'a>(objects: impl Iterator<Item = (&'a [u8], Kind)>) -> Chunk {
-    let (mut bytes, mut marks) = (Vec::new(), Vec::new());
+fn gathered<'a>(objects: impl Iterator<Item = (&'a [u8], Kind)> + Clone) -> Chunk {
+    // A newline for each object is more than the headers of the frames they share; only giants want a header each.
+    let room = |(object, _): (&[u8], Kind)| 1 + object.len();
+    let total: usize = objects.clone().map(room).sum();
+    let headers = (2 * total / BATCH_PAYLOAD_BYTES + 1) * FRAME_HEADER_BYTES;
+    let (mut bytes, mut marks) = (Vec::with_capacity(total + headers), Vec::new());
     let mut payload: Vec<u8> = Vec::new();
     let mut open = Mark {
         end: 0,
@@ -155,15 +201,20 @@ fn count(mark: &mut Mark, kind: Kind) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io::Cursor;
 
     use tungstenite::protocol::frame::FrameHeader;
 
     use super::*;
 
+    const ALL: Keep = Keep {
+        lines_max: usize::MAX,
+        bytes_max: usize::MAX,
+    };
+
     /// Every frame of a chunk as tungstenite reads it; each must end at its mark.
-    fn payloads(chunk: &Chunk) -> Vec<String> {
+    pub fn payloads(chunk: &Chunk) -> Vec<String> {
         let mut cursor = Cursor::new(&chunk.bytes[..]);
         let mut payloads = Vec::new();
         for mark in chunk.marks.iter() {
@@ -196,9 +247,9 @@ mod tests {
             (Kind::Line, "{3}"),
         ]);
         assert_eq!(open.begun_ns(), Some(5));
-        let sealed = open.seal([true, true]);
-        assert_eq!(open.begun_ns(), None);
-        assert_eq!(sealed.numbered, ["{1}", "{2}", "{3}"]);
+        let sealed = open.seal([true, true], ALL);
+        assert_eq!((open.begun_ns(), open.bytes()), (None, 0));
+        assert_eq!(sealed.kept, ["{1}", "{2}", "{3}"]);
         assert_eq!(sealed.lines, 2);
         let [Some(plain), Some(gathered)] = &sealed.chunks else {
             panic!("both were asked for");
@@ -224,12 +275,50 @@ mod tests {
             (Kind::Line, &giant),
             (Kind::Line, &line),
         ]);
-        let sealed = open.seal([false, true]);
+        let sealed = open.seal([false, true], ALL);
         assert!(sealed.chunks[0].is_none() && sealed.events.is_none());
         let sizes: Vec<usize> = payloads(sealed.chunks[1].as_ref().unwrap())
             .iter()
             .map(String::len)
             .collect();
         assert_eq!(sizes, [12_001, 6000, 40_000, 6000]);
+    }
+
+    #[test]
+    fn only_the_newest_are_kept_within_both_bounds() {
+        let items = [
+            (Kind::Line, "{1}"),
+            (Kind::Event, "{22}"),
+            (Kind::Comfort, "{o}"),
+            (Kind::Line, "{333}"),
+        ];
+        let kept = |lines_max, bytes_max| {
+            let keep = Keep {
+                lines_max,
+                bytes_max,
+            };
+            batch(&items).seal([false, false], keep).kept
+        };
+        assert_eq!(kept(2, 100), ["{22}", "{333}"]);
+        assert_eq!(kept(9, 9), ["{22}", "{333}"]);
+        assert_eq!(kept(9, 8), ["{333}"]);
+        assert!(kept(9, 4).is_empty() && kept(0, 100).is_empty());
+    }
+
+    #[test]
+    fn memory_of_a_rush_is_given_back_and_chunks_have_none_to_spare() {
+        let line = "x".repeat(900);
+        let mut open = Batch::default();
+        for _ in 0..1000 {
+            open.put(Kind::Line, 5, |out| out.extend_from_slice(line.as_bytes()));
+        }
+        let sealed = open.seal([true, true], ALL);
+        assert!(open.json.capacity() <= IDLE_BYTES_MAX);
+        assert!(open.items.capacity() <= IDLE_ITEMS_MAX);
+        for chunk in sealed.chunks.into_iter().flatten() {
+            let length = chunk.bytes.len();
+            let capacity = Vec::from(chunk.bytes).capacity();
+            assert!(capacity - length <= length / 100, "{capacity} of {length}");
+        }
     }
 }
