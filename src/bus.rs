@@ -261,3 +261,6 @@ pub struct Policy {
     /// API keys.
     pub api_keys: ApiKeys,
 }
+
+/// A mailbox is allocated whole at start: 65,536 of these per shard.
+const _: () = assert!(size_of::<Msg>() <= 128);

@@ -22,11 +22,17 @@ fn number(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().expect(name))
 }
 
-fn connect(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
+/// Connects from an address that is this thread's alone, with a port of our choice: the kernel's own search for a free one
+/// takes longer the fewer are left.
+fn connect(from: Ipv4Addr, port: &mut u16, to: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket
-        .bind(&SocketAddr::from((from, 0)).into())
-        .expect("a source address");
+    loop {
+        *port = port.checked_add(1).expect("a free port");
+        match socket.bind(&SocketAddr::from((from, *port)).into()) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => continue,
+            bound => break bound.expect("a source address"),
+        }
+    }
     socket.connect(&to.into()).expect("a connection");
     let stream = TcpStream::from(socket);
     stream
@@ -64,9 +70,10 @@ fn hold(
     let request = format!(
         "GET /ws?room=r{index} HTTP/1.1\r\nHost: {to}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     );
+    let mut port = 10_000;
     let mut viewers: Vec<TcpStream> = (0..count)
         .map(|_| {
-            let mut stream = connect(from, to);
+            let mut stream = connect(from, &mut port, to);
             stream
                 .write_all(request.as_bytes())
                 .expect("a request sent");

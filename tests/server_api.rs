@@ -421,3 +421,86 @@ fn browsers_ask_before_they_push() {
     )
     .refuses(403, "origin_denied");
 }
+
+#[test]
+fn a_push_without_a_token_is_flood_controlled_by_address() {
+    let node = Node::start("[server]\nshards = 1\n[limits]\nlines_per_s = 1\nline_burst = 3\n");
+    let body = json!({"room":"r","text":"x"}).to_string();
+    let statuses: Vec<u16> = (0..6)
+        .map(|_| {
+            node.public("POST", "/api/v1/danmaku/push", &[], &body)
+                .status
+        })
+        .collect();
+    assert_eq!(statuses, [200, 200, 200, 429, 429, 429]);
+}
+
+#[test]
+fn a_client_that_does_not_read_its_answers_gets_no_further_ones() {
+    let node = Node::start("");
+    let mut stream = std::net::TcpStream::connect(node.public).unwrap();
+    stream
+        .set_write_timeout(Some(std::time::Duration::from_millis(500)))
+        .unwrap();
+    let before = node.metric("process_resident_memory_bytes");
+    let burst = "GET /x HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
+    // Until the node takes no more, or it has taken far too much.
+    let mut sent = 0;
+    while sent < 64 << 20 {
+        match std::io::Write::write(&mut stream, burst.as_bytes()) {
+            Ok(bytes) => sent += bytes,
+            Err(_) => break,
+        }
+    }
+    assert!(
+        sent < 64 << 20,
+        "{sent} bytes of requests were taken without an answer being read"
+    );
+    let after = node.metric("process_resident_memory_bytes");
+    assert!(after - before < 16e6, "grew by {} bytes", after - before);
+}
+
+#[test]
+fn numbers_at_the_edge_are_answered() {
+    let node = Node::start("");
+    let mut viewer = node.join("edge");
+    node.api(
+        "POST",
+        "/api/v1/danmaku/push",
+        &json!({"room":"edge","text":"x"}).to_string(),
+    );
+    viewer.expect("danmaku");
+    let page = node.public(
+        "GET",
+        "/api/v1/rooms/edge/history?since=18446744073709551615",
+        &[],
+        "",
+    );
+    assert_eq!(
+        (page.status, page.json()["messages"].clone()),
+        (200, json!([]))
+    );
+    let mut other = node.connect("");
+    other.expect("welcome");
+    let epoch = page.json()["epoch"].clone();
+    for epoch in [epoch, json!(1)] {
+        other.send(&json!({"type":"join","room":"edge","epoch":epoch,"seq":u64::MAX}));
+        assert_eq!(other.expect("joined")["recovered"], false);
+        other.send(&json!({"type":"leave","room":"edge"}));
+        other.expect("left");
+    }
+}
+
+#[test]
+fn a_refused_upgrade_leaves_nothing_behind_on_its_connection() {
+    let node = Node::start(
+        "[admission]\nper_address_max = 1\n[[rooms.class]]\nmatch = \"priv-*\"\naccess = \"private\"\n",
+    );
+    for _ in 0..3 {
+        let refused = Viewer::try_connect(node.public, "?room=priv-x&room=a&room=b", &[]);
+        refused.expect_err("private").refuses(403, "login_required");
+    }
+    node.metric_becomes("danmaku_connection_permits_in_use", 0.0);
+    node.metric_becomes("danmaku_members", 0.0);
+    node.join("a");
+}

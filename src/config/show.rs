@@ -245,3 +245,25 @@ pub fn reference() -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `docs/OPERATIONS.md` ends with this table; `WRITE_DOCS=1 cargo test --lib config::show` rewrites it.
+    #[test]
+    fn the_documented_settings_are_the_settings() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/OPERATIONS.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let heading = "## Settings\n\n";
+        let at = text.find(heading).expect("a heading") + heading.len();
+        if std::env::var_os("WRITE_DOCS").is_some() {
+            std::fs::write(path, format!("{}{}", &text[..at], reference())).unwrap();
+            return;
+        }
+        assert!(
+            text[at..] == reference(),
+            "docs/OPERATIONS.md is not up to date"
+        );
+    }
+}

@@ -1,21 +1,27 @@
 //! HTTP requests that wait for home shards: kept by key, answered or timed out. Owned by the shard the client is on.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use super::Shard;
 use crate::api::{Ctx, Exchange, Listener, NodeFacts, Question, Special};
 use crate::base::ids::{ConnId, ShardId};
+use crate::base::rate::{self, Rate};
 use crate::base::refusal::{Code, Refusal};
 use crate::bus::{Answer, Msg, Policy, ReplyTo};
 use crate::proto::http::reply::Reply;
+use crate::room::ask::Publish;
 use crate::telemetry::process::ProcessStats;
 use crate::telemetry::render;
+use crate::telemetry::table::Bucket;
 
 /// Exchanges under way.
 #[derive(Default)]
 pub struct Exchanges {
     next_key: u64,
     waiting: HashMap<u64, Waiting>,
+    /// Flood buckets of addresses that push without a token.
+    anonymous: HashMap<IpAddr, rate::Bucket>,
 }
 
 struct Waiting {
@@ -62,7 +68,10 @@ impl Shard {
                     room,
                     publish,
                     judge_user,
-                } => self.publish(room, publish, judge_user, from),
+                } => match self.judge_anonymous(key, &publish) {
+                    Ok(()) => self.publish(room, publish, judge_user, from),
+                    Err(refusal) => self.answer(from, Some(room), Err(refusal)),
+                },
                 Question::Node(ask) => {
                     for shard in 0..self.shards() {
                         let (ask, from) = (ask.clone(), from.clone());
@@ -72,6 +81,33 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// A push by nobody named has no user's bucket to spend from: it spends from its address's, on this shard.
+    fn judge_anonymous(&mut self, key: u64, publish: &Publish) -> Result<(), Refusal> {
+        if publish.exempt || publish.who.is_some() {
+            return Ok(());
+        }
+        let Some(waiting) = self.exchanges.waiting.get(&key) else {
+            return Ok(());
+        };
+        let id = waiting.conn;
+        let limits = &self.policy.config.limits;
+        let rate = Rate {
+            per_s: limits.lines_per_s,
+            burst: limits.line_burst,
+        };
+        let Some(peer) = self.conn(id).map(|conn| conn.peer) else {
+            return Ok(());
+        };
+        let now_ms = self.now.mono_ms();
+        let bucket = self.exchanges.anonymous.entry(peer).or_default();
+        bucket.take(rate, now_ms).map_err(|wait_ms| {
+            self.metrics.line_refused(Code::RateLimited);
+            self.metrics.rate_limited(Bucket::Connection);
+            let reason = format!("more than {} lines per second without a token", rate.per_s);
+            Refusal::new(Code::RateLimited, reason).retry(wait_ms)
+        })
     }
 
     /// An answer for an exchange; one that is gone (timed out, client left) wants it no more.
@@ -100,6 +136,14 @@ impl Shard {
 
     /// Answers what has waited too long. Once a second.
     pub(super) fn time_out_exchanges(&mut self) {
+        let limits = &self.policy.config.limits;
+        let rate = Rate {
+            per_s: limits.lines_per_s,
+            burst: limits.line_burst,
+        };
+        let now_ms = self.now.mono_ms();
+        let spent = |_: &IpAddr, bucket: &mut rate::Bucket| !bucket.is_full(rate, now_ms);
+        self.exchanges.anonymous.retain(spent);
         for key in self.exchanges.overdue(self.now.mono_ms()) {
             let Some(mut waiting) = self.exchanges.waiting.remove(&key) else {
                 continue;

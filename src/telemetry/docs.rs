@@ -43,8 +43,8 @@ fn the_metrics_page_is_the_table() {
         return;
     }
     assert!(
-        std::env::var_os("DANMAKU_WRITE_DOCS").is_some(),
-        "docs/METRICS.md differs from src/telemetry/table.rs; run this test with DANMAKU_WRITE_DOCS=1 to write it anew"
+        std::env::var_os("WRITE_DOCS").is_some(),
+        "docs/METRICS.md differs from src/telemetry/table.rs; run this test with WRITE_DOCS=1 to write it anew"
     );
     std::fs::write(
         &path,
