@@ -220,13 +220,6 @@ impl Stream {
         }
     }
 
-    /// Crowd lines still due to the member at `at`.
-    pub fn lines_due(&self, at: usize) -> u32 {
-        self.members
-            .get(at)
-            .map_or(0, |member| self.log.lines().wrapping_sub(member.lines))
-    }
-
     /// A quiet stream gives its memory back, unless a slow member still needs it. Returns whether it holds nothing now.
     pub fn forget_if_round(&mut self) -> bool {
         let end = self.log.end();

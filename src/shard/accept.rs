@@ -185,6 +185,7 @@ impl Shard {
                     version_minor: 1,
                 },
                 requests: 0,
+                since_ns: self.now.mono_ns,
                 in_body: false,
             })),
             outbox: Outbox::default(),

@@ -72,6 +72,8 @@ pub struct HttpConn {
     /// How the answer under way is framed.
     pub framing: crate::proto::http::reply::Framing,
     pub requests: u32,
+    /// Monotonic ns at which the client was accepted, or its last answer written: when a handshake begins.
+    pub since_ns: u64,
     /// The body's deadline runs.
     pub in_body: bool,
 }

@@ -8,12 +8,12 @@ use crate::api::{Ctx, Exchange, Listener, NodeFacts, Question, Special};
 use crate::base::ids::{ConnId, ShardId};
 use crate::base::rate::{self, Rate};
 use crate::base::refusal::{Code, Refusal};
-use crate::bus::{Answer, Msg, Policy, ReplyTo};
+use crate::bus::{Answer, Msg, NodeAsk, Policy, ReplyTo};
 use crate::proto::http::reply::Reply;
 use crate::room::ask::Publish;
 use crate::telemetry::process::ProcessStats;
 use crate::telemetry::render;
-use crate::telemetry::table::Bucket;
+use crate::telemetry::table::{Bucket, Counter};
 
 /// Exchanges under way.
 #[derive(Default)]
@@ -59,6 +59,14 @@ impl Shard {
                 exchange: key,
                 part: part as u32,
             };
+            let pushes = match &question {
+                Question::Publish { .. } => true,
+                Question::Node(ask) => {
+                    matches!(ask, NodeAsk::Broadcast { .. } | NodeAsk::UserPush { .. })
+                }
+                Question::Room { .. } => false,
+            };
+            self.metrics.add(Counter::ApiPushesTotal, u64::from(pushes));
             match question {
                 Question::Room { room, ask } => {
                     let home = room.home(self.shards());

@@ -187,11 +187,12 @@ impl Shard {
     /// Writes an answer, and goes on with what the client has sent meanwhile.
     pub(super) fn reply(&mut self, id: ConnId, reply: &Reply) {
         let unix_s = self.now.unix_s();
-        let draining = self.sweeps.is_draining();
+        let (draining, now_ns) = (self.sweeps.is_draining(), self.now.mono_ns);
         let Some(http) = self.http(id) else {
             return;
         };
         http.exchange = None;
+        http.since_ns = now_ns;
         http.framing.keep_alive &= !draining;
         let framing = http.framing;
         if let Some(conn) = self.conn(id) {

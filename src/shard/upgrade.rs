@@ -64,7 +64,8 @@ struct Entry {
 impl Shard {
     /// `GET /ws`: admission in the order of `docs/PROTOCOL.md`, then the rooms.
     pub(super) fn upgrade(&mut self, id: ConnId, request: &Request, refused: Option<Refusal>) {
-        let began_ns = self.now.mono_ns;
+        let now_ns = self.now.mono_ns;
+        let began_ns = self.http(id).map_or(now_ns, |http| http.since_ns);
         match self.judge_entry(id, request, refused) {
             Err(refusal) => self.refuse_entry(id, &refusal),
             Ok(entry) => {

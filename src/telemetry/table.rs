@@ -175,7 +175,7 @@ families! {
         SendBlockedTotal = "danmaku_send_blocked_total", C, Of("calls"), None,
             "Of those, the ones that found the socket full or took a part only.", "Networks or viewers too slow for the rooms they watch.";
         FramesInTotal = "danmaku_frames_in_total", C, Of("frames"), None,
-            "WebSocket frames received, control frames included.", "Client chatter.";
+            "WebSocket messages and control frames received; the fragments of a message count once.", "Client chatter.";
         FramesOutTotal = "danmaku_frames_out_total", C, Of("frames"), None,
             "WebSocket frames sent, control frames included.", "Lines per frame for batch viewers.";
         BytesInTotal = "danmaku_bytes_in_total", C, Bytes, None,
