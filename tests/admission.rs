@@ -275,3 +275,30 @@ fn http_keeps_alive_pipelines_and_says_continue() {
         (200, Some(4))
     );
 }
+
+#[test]
+fn out_of_descriptors_it_refuses_politely_and_recovers() {
+    let config = support::scratch("few.toml");
+    std::fs::write(
+        &config,
+        "[listen]\npublic = \"127.0.0.1:0\"\ninternal = \"127.0.0.1:0\"\n[server]\nshards = 1\n",
+    )
+    .unwrap();
+    let node = Node::run_with_descriptors(config, 100);
+    let (mut viewers, mut refused) = (Vec::new(), 0);
+    for _ in 0..60 {
+        match Viewer::try_connect(node.public, "?room=r", &[]) {
+            Ok(viewer) => viewers.push(viewer),
+            Err(answer) => {
+                answer.refuses(503, "connections_full");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0 && viewers.len() >= 30, "{} in", viewers.len());
+    // The operator still gets in.
+    assert_eq!(node.metric("danmaku_connections") as usize, viewers.len());
+    drop(viewers);
+    node.metric_becomes("danmaku_connections", 0.0);
+    node.join("r");
+}

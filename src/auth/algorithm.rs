@@ -1,21 +1,9 @@
-//! What there is to know about each signature algorithm: its word, its name in the crypto backend, the key it needs. One row
+//! What there is to know about each signature algorithm: its name in the crypto backend, the key it needs. One row
 //! per algorithm and nothing else; a token never gets to choose among them.
 
 use crate::config::checked::Algorithm;
 
-/// The algorithm's `alg` word (RFC 7518 section 3.1, RFC 8037 section 3.1).
-pub(super) fn word(algorithm: Algorithm) -> &'static str {
-    match algorithm {
-        Algorithm::Hs256 => "HS256",
-        Algorithm::Hs384 => "HS384",
-        Algorithm::Hs512 => "HS512",
-        Algorithm::Rs256 => "RS256",
-        Algorithm::Es256 => "ES256",
-        Algorithm::EdDsa => "EdDSA",
-    }
-}
-
-/// The same algorithm in the crypto backend's vocabulary.
+/// The algorithm in the crypto backend's vocabulary.
 pub(super) fn backend(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
     match algorithm {
         Algorithm::Hs256 => jsonwebtoken::Algorithm::HS256,

@@ -13,7 +13,7 @@ use jsonwebtoken::{DecodingKey, crypto};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::algorithm::{backend, is_hmac, needed, word};
+use super::algorithm::{backend, is_hmac, needed};
 use super::claims::{self, Expected};
 use super::pem;
 use crate::base::identity::Identity;
@@ -150,7 +150,7 @@ impl KeySet {
                 .find(|key| key.kid == kid)
                 .ok_or_else(|| invalid("no key of auth.keys has the token's kid"))?,
         };
-        let algorithm = word(key.algorithm);
+        let algorithm = key.algorithm.as_str();
         if header.alg == algorithm {
             return Ok(key);
         }
@@ -165,7 +165,7 @@ impl Key {
     fn new(spec: &KeySpec) -> Result<Key, KeyMistake> {
         let mistake = |found: String| KeyMistake {
             kid: spec.kid.clone(),
-            algorithm: word(spec.algorithm),
+            algorithm: spec.algorithm.as_str(),
             found,
             needed: needed(spec.algorithm),
         };

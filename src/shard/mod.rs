@@ -200,6 +200,7 @@ impl Shard {
         let turn_ns = self.node.clock.mono_ns() - self.now.mono_ns;
         self.metrics.observe(Hist::TurnSeconds, turn_ns);
         self.metrics.set(Gauge::TurnLagSeconds, turn_ns);
+        self.metrics.set(Gauge::Connections, self.viewers as u64);
     }
 
     fn event(&mut self, event: &Event) {

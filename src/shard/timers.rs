@@ -164,7 +164,6 @@ impl Shard {
         self.forget_idle();
         self.quiet_logs();
         let metrics = &self.metrics;
-        metrics.set(Gauge::Connections, self.viewers as u64);
         metrics.set(
             Gauge::HttpConnections,
             (self.conns.len() - self.viewers.min(self.conns.len())) as u64,

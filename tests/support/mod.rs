@@ -81,9 +81,21 @@ impl Node {
 
     /// A node from a config file as it is.
     pub fn run(config: PathBuf) -> Node {
+        Node::run_by(Command::new(binary()), config)
+    }
+
+    /// The same, with only so many descriptors.
+    pub fn run_with_descriptors(config: PathBuf, descriptors: u32) -> Node {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &script]).arg(binary());
+        Node::run_by(shell, config)
+    }
+
+    fn run_by(mut command: Command, config: PathBuf) -> Node {
         let ready = scratch("ready.json");
         let log = scratch("node.log");
-        let mut child = Command::new(binary())
+        let mut child = command
             .arg("serve")
             .args([
                 "--config".as_ref(),
