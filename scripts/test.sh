@@ -12,6 +12,8 @@ need curl curl
 need cc gcc
 need promtool prometheus
 need prometheus prometheus
+# Debian's python3 comes without what `venv` needs.
+python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || apt_missing+=(python3-venv)
 if [ ${#apt_missing[@]} -gt 0 ]; then
   say "installing ${apt_missing[*]}"
   as_root=()
