@@ -1,0 +1,3 @@
+//! The `danmaku-swarm` binary.
+
+fn main() {}
