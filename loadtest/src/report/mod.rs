@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub mod live;
+
 /// Layout of the JSON file; grows when a field changes its meaning.
 pub const FORMAT: u32 = 1;
 
@@ -51,6 +53,9 @@ pub struct Report {
     pub swarm: Usage,
     /// What the server's own metrics say of the same run, where they could be read.
     pub metrics: Option<MetricsView>,
+    /// Parts of the run with figures of their own (a storm and what was before it).
+    #[serde(default)]
+    pub parts: Vec<Part>,
     /// Second by second.
     pub timeline: Vec<Second>,
     /// What had to hold, and whether it did.
@@ -128,6 +133,9 @@ pub struct Published {
     pub refused: BTreeMap<String, u64>,
     /// Neither: the connection went before the answer came.
     pub unanswered: u64,
+    /// Due, but never sent: no speaker or publisher was free until the end.
+    #[serde(default)]
+    pub unsent: u64,
     /// Accepted per second, over the run.
     pub per_s: f64,
 }
@@ -243,6 +251,29 @@ pub struct Agreement {
     pub server: f64,
     /// The swarm's count.
     pub swarm: f64,
+}
+
+/// A part of the run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// `before`, `storm`, `cut 1`, ...
+    pub name: String,
+    /// Begin, seconds since the run began.
+    pub begins_s: f64,
+    /// End.
+    pub ends_s: f64,
+    /// Upgrades that succeeded.
+    pub connects: u64,
+    /// Lines received.
+    pub deliveries: u64,
+    /// From a line's scheduled time to each viewer that received it.
+    pub latency: Latency,
+    /// From a client's scheduled arrival to its first message.
+    pub connect_latency: Latency,
+    /// The server's CPU seconds.
+    pub server_cpu_s: f64,
+    /// The swarm's CPU seconds.
+    pub swarm_cpu_s: f64,
 }
 
 /// One second of the run.

@@ -1,0 +1,385 @@
+//! Settles the accounts: every membership against its room's ledger. On the main thread, after the run.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::{Accepted, Ledger, Membership};
+use crate::report::Deliveries;
+
+/// Sentences about what was wrong, at most this many.
+const EXAMPLES_MAX: usize = 12;
+
+/// Everything the client threads wrote down.
+#[derive(Clone, Debug, Default)]
+pub struct Books {
+    /// Lines with the number they were given.
+    pub accepted: Vec<Accepted>,
+    /// Rooms in which a publisher's answer was lost, so that a line may have been numbered that is not in `accepted`.
+    pub unsure: HashSet<u32>,
+    /// Every membership of the run.
+    pub memberships: Vec<Membership>,
+    /// Rooms by their index, for sentences.
+    pub rooms: Vec<String>,
+}
+
+/// Holds every membership against its room's ledger and adds up what came of it.
+pub fn settle(mut books: Books) -> Deliveries {
+    let mut found = Deliveries::default();
+    let ledgers = ledgers(std::mem::take(&mut books.accepted));
+    for (room, ledger) in &ledgers {
+        if ledger.given_twice > 0 {
+            let name = name(&books.rooms, *room);
+            found.corrupted += ledger.given_twice;
+            example(&mut found, || {
+                format!(
+                    "room {name} gave {} numbers to two lines each",
+                    ledger.given_twice
+                )
+            });
+        }
+    }
+    let split = rooms_with_two_epochs(&books.memberships);
+    let ends = ends(&books.memberships, &ledgers);
+    let empty = Ledger::new(Vec::new());
+    for membership in &books.memberships {
+        let room = membership.room;
+        let account = Account {
+            name: name(&books.rooms, room),
+            ledger: ledgers.get(&room).unwrap_or(&empty),
+            end: ends.get(&room).copied().unwrap_or(0),
+            sure: !split.contains(&room) && !books.unsure.contains(&room),
+        };
+        account.settle(membership, &mut found);
+    }
+    found
+}
+
+/// One room, as one of its memberships is held against it.
+struct Account<'a> {
+    name: &'a str,
+    ledger: &'a Ledger,
+    /// The highest number any of it.
+    end: u64,
+    /// Whether the ledger has every line of ours.
+    sure: bool,
+}
+
+impl Account<'_> {
+    fn settle(&self, membership: &Membership, found: &mut Deliveries) {
+        let tally = &membership.tally;
+        let missing_inside: u64 = membership
+            .missing
+            .iter()
+            .map(|(from, to)| to - from + 1)
+            .sum();
+        let tail = if membership.to_the_end && self.sure {
+            self.end.saturating_sub(tally.last)
+        } else {
+            0
+        };
+        let missing = missing_inside + tail;
+        let lost = missing.saturating_sub(tally.told);
+        found.expected += tally.received + missing;
+        found.delivered += tally.received;
+        found.told_dropped += tally.told.min(missing);
+        found.lost += lost;
+        found.duplicated += u64::from(tally.duplicated);
+        found.out_of_order += u64::from(tally.out_of_order);
+        if membership.to_the_end {
+            found.told_too_many += tally.told.saturating_sub(missing);
+        }
+        let viewer = membership.viewer;
+        if lost > 0 {
+            example(found, || {
+                format!(
+                    "viewer {viewer} in room {} lost {lost} lines without a word: missing {} below {}, {tail} after it, told {}",
+                    self.name,
+                    ranges(&membership.missing),
+                    tally.last,
+                    tally.told
+                )
+            });
+        }
+        if tally.duplicated > 0 || tally.out_of_order > 0 {
+            example(found, || {
+                format!(
+                    "viewer {viewer} in room {} got {} lines twice and {} out of order",
+                    self.name, tally.duplicated, tally.out_of_order
+                )
+            });
+        }
+        self.contents(membership, found);
+    }
+
+    /// Whether the lines that came are those that were sent under their numbers.
+    fn contents(&self, membership: &Membership, found: &mut Deliveries) {
+        if !self.sure {
+            found.memberships_unchecked += 1;
+            return;
+        }
+        found.memberships_checked += 1;
+        let tally = &membership.tally;
+        let (mut lines, mut sum) = self.ledger.between(tally.base, tally.last);
+        for (from, to) in &membership.missing {
+            let (gone, gone_sum) = self.ledger.between(from - 1, *to);
+            lines -= gone;
+            sum = sum.wrapping_sub(gone_sum);
+        }
+        if sum != tally.sum {
+            found.corrupted += 1;
+            example(found, || {
+                format!(
+                    "viewer {} in room {}: the {lines} lines it got between {} and {} are not those that were sent",
+                    membership.viewer, self.name, tally.base, tally.last
+                )
+            });
+        }
+        found.foreign += tally.received.saturating_sub(lines);
+    }
+}
+
+fn ledgers(accepted: Vec<Accepted>) -> BTreeMap<u32, Ledger> {
+    let mut rooms: BTreeMap<u32, Vec<Accepted>> = BTreeMap::new();
+    for line in accepted {
+        rooms.entry(line.room).or_default().push(line);
+    }
+    let ledger = |(room, accepted)| (room, Ledger::new(accepted));
+    rooms.into_iter().map(ledger).collect()
+}
+
+/// A room whose numbering began anew during the run: its numbers say nothing across the break.
+fn rooms_with_two_epochs(memberships: &[Membership]) -> HashSet<u32> {
+    let mut epochs: HashMap<u32, u64> = HashMap::new();
+    let mut split = HashSet::new();
+    for membership in memberships {
+        let epoch = membership.tally.epoch;
+        if *epochs.entry(membership.room).or_insert(epoch) != epoch {
+            split.insert(membership.room);
+        }
+    }
+    split
+}
+
+/// The highest number of each room, by its publishers and by everyone who saw it.
+fn ends(memberships: &[Membership], ledgers: &BTreeMap<u32, Ledger>) -> HashMap<u32, u64> {
+    let mut ends: HashMap<u32, u64> = HashMap::new();
+    let known = ledgers.iter().map(|(room, ledger)| (*room, ledger.last()));
+    let seen = memberships
+        .iter()
+        .map(|membership| (membership.room, membership.tally.last));
+    for (room, last) in known.chain(seen) {
+        let end = ends.entry(room).or_default();
+        *end = last.max(*end);
+    }
+    ends
+}
+
+fn name(rooms: &[String], room: u32) -> &str {
+    rooms.get(room as usize).map_or("?", String::as_str)
+}
+
+fn example(found: &mut Deliveries, sentence: impl FnOnce() -> String) {
+    if found.examples.len() < EXAMPLES_MAX {
+        found.examples.push(sentence());
+    }
+}
+
+fn ranges(missing: &[(u64, u64)]) -> String {
+    let mut shown: Vec<String> = missing
+        .iter()
+        .take(4)
+        .map(|(from, to)| {
+            if from == to {
+                from.to_string()
+            } else {
+                format!("{from}-{to}")
+            }
+        })
+        .collect();
+    if missing.len() > 4 {
+        shown.push("...".into());
+    }
+    if shown.is_empty() {
+        "nothing".into()
+    } else {
+        shown.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Gaps, Tally, fingerprint};
+    use super::*;
+    use proptest::prelude::*;
+
+    const LINES: u64 = 50;
+
+    fn ledger() -> Vec<Accepted> {
+        (1..=LINES)
+            .map(|seq| Accepted {
+                room: 0,
+                seq,
+                line: 1000 + seq,
+            })
+            .collect()
+    }
+
+    /// A viewer that joined after `base` and got these numbers, each with its own content unless told otherwise.
+    fn viewer(base: u64, got: impl IntoIterator<Item = (u64, u64)>, told: u64) -> Membership {
+        let mut gaps = Gaps::default();
+        let mut tally = Tally::joined(9, base);
+        for (seq, line) in got {
+            tally.line(seq, fingerprint(Some(line)), 0, &mut gaps);
+        }
+        tally.told = told;
+        Membership {
+            viewer: 0,
+            room: 0,
+            tally,
+            missing: gaps.remove(&0).unwrap_or_default(),
+            to_the_end: true,
+        }
+    }
+
+    fn honest(seqs: impl IntoIterator<Item = u64>) -> impl Iterator<Item = (u64, u64)> {
+        seqs.into_iter().map(|seq| (seq, 1000 + seq))
+    }
+
+    fn settled(memberships: Vec<Membership>) -> Deliveries {
+        settle(Books {
+            accepted: ledger(),
+            memberships,
+            rooms: vec!["r".into()],
+            ..Books::default()
+        })
+    }
+
+    fn faults(found: &Deliveries) -> [u64; 5] {
+        [
+            found.lost,
+            found.duplicated,
+            found.out_of_order,
+            found.corrupted,
+            found.told_too_many,
+        ]
+    }
+
+    #[test]
+    fn all_is_well() {
+        let found = settled(vec![
+            viewer(0, honest(1..=LINES), 0),
+            viewer(20, honest(21..=LINES), 0),
+        ]);
+        assert_eq!(faults(&found), [0; 5]);
+        assert_eq!(
+            (found.expected, found.delivered, found.foreign),
+            (80, 80, 0)
+        );
+        assert_eq!(found.memberships_checked, 2);
+    }
+
+    #[test]
+    fn each_fault_is_named() {
+        let skips = |skipped: u64| honest((1..=LINES).filter(move |seq| *seq != skipped));
+        assert_eq!(
+            faults(&settled(vec![viewer(0, skips(7), 0)])),
+            [1, 0, 0, 0, 0],
+            "a line dropped"
+        );
+        assert_eq!(
+            faults(&settled(vec![viewer(0, skips(LINES), 0)])),
+            [1, 0, 0, 0, 0],
+            "the last line dropped"
+        );
+        assert_eq!(
+            faults(&settled(vec![viewer(0, skips(1), 0)])),
+            [1, 0, 0, 0, 0],
+            "the first line dropped"
+        );
+        assert_eq!(
+            faults(&settled(vec![viewer(0, skips(7), 1)])),
+            [0; 5],
+            "dropped and told"
+        );
+        assert_eq!(
+            faults(&settled(vec![viewer(0, skips(7), 3)])),
+            [0, 0, 0, 0, 2],
+            "told too many"
+        );
+        let twice = honest((1..=LINES).flat_map(|seq| vec![seq; if seq == 9 { 2 } else { 1 }]));
+        assert_eq!(
+            faults(&settled(vec![viewer(0, twice, 0)])),
+            [0, 1, 0, 0, 0],
+            "a line twice"
+        );
+        let swapped = honest((1..=LINES).map(|seq| match seq {
+            9 => 10,
+            10 => 9,
+            seq => seq,
+        }));
+        assert_eq!(
+            faults(&settled(vec![viewer(0, swapped, 0)])),
+            [0, 0, 1, 0, 0],
+            "two lines swapped"
+        );
+        let other = (1..=LINES).map(|seq| (seq, if seq == 9 { 5 } else { 1000 + seq }));
+        assert_eq!(
+            faults(&settled(vec![viewer(0, other, 0)])),
+            [0, 0, 0, 1, 0],
+            "another line under its number"
+        );
+        let exchanged = (1..=LINES).map(|seq| (seq, if seq == 9 { 1010 } else { 1000 + seq }));
+        assert_eq!(
+            faults(&settled(vec![viewer(0, exchanged, 0)])),
+            [0, 0, 0, 1, 0],
+            "one line in place of another"
+        );
+    }
+
+    #[test]
+    fn who_left_early_misses_nothing() {
+        let mut early = viewer(0, honest(1..=20), 0);
+        early.to_the_end = false;
+        let found = settled(vec![early, viewer(0, honest(1..=LINES), 0)]);
+        assert_eq!(faults(&found), [0; 5]);
+        assert_eq!(found.expected, 70);
+    }
+
+    #[test]
+    fn lines_of_others_are_counted_apart() {
+        let mut guest = viewer(0, honest(1..=LINES), 0);
+        let mut gaps = Gaps::default();
+        guest.tally.line(LINES + 1, fingerprint(None), 0, &mut gaps);
+        let found = settled(vec![guest]);
+        assert_eq!((faults(&found), found.foreign), ([0; 5], 1));
+    }
+
+    #[test]
+    fn an_unsure_room_and_a_new_numbering_are_not_judged_by_content() {
+        let mut books = Books {
+            accepted: ledger().split_off(1),
+            memberships: vec![viewer(0, honest(1..=LINES), 0)],
+            unsure: HashSet::from([0]),
+            rooms: vec!["r".into()],
+        };
+        let found = settle(books.clone());
+        assert_eq!((faults(&found), found.memberships_unchecked), ([0; 5], 1));
+        books.unsure.clear();
+        let mut later = viewer(0, honest(1..=LINES), 0);
+        later.tally.epoch = 10;
+        books.memberships.push(later);
+        assert_eq!(settle(books).memberships_unchecked, 2);
+    }
+
+    proptest! {
+        /// Whatever a server drops, doubles or swaps, the sums come out: nothing is both expected and unaccounted for.
+        #[test]
+        fn accounts_always_add_up(got in proptest::collection::vec(1u64..=LINES, 0..200), base in 0u64..LINES) {
+            let found = settled(vec![viewer(base, honest(got.clone()), 0)]);
+            let distinct: HashSet<u64> = got.into_iter().filter(|seq| *seq > base).collect();
+            prop_assert_eq!(found.delivered, distinct.len() as u64);
+            prop_assert_eq!(found.expected, found.delivered + found.told_dropped + found.lost);
+            prop_assert_eq!(found.expected, LINES - base);
+            prop_assert_eq!(found.corrupted, 0);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What one viewer received of one room. Owned by the viewer's client thread; it never allocates while nothing is wrong.
+
+use std::collections::HashMap;
+
+/// A membership as its viewer sees it, from `joined` on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// The room's numbering.
+    pub epoch: u64,
+    /// The newest number before the join.
+    pub base: u64,
+    /// The highest number seen; `base` before the first line.
+    pub last: u64,
+    /// Lines received, each number once.
+    pub received: u64,
+    /// Sum of their fingerprints, wrapping.
+    pub sum: u64,
+    /// Lines the server said were dropped.
+    pub told: u64,
+    /// Numbers seen again.
+    pub duplicated: u32,
+    /// Numbers that came after a higher one.
+    pub out_of_order: u32,
+}
+
+/// What a line was to its viewer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// The next one.
+    Next,
+    /// Above the next one: so many are missing for now.
+    Gap(u64),
+    /// Late: it fills a gap.
+    Late,
+    /// Seen before (or from before the join).
+    Again,
+}
+
+/// Numbers that are missing, by viewer; ranges are inclusive and ascending. Empty in a run where nothing is dropped.
+pub type Gaps = HashMap<u32, Vec<(u64, u64)>>;
+
+impl Tally {
+    /// A membership that begins after `base`.
+    pub fn joined(epoch: u64, base: u64) -> Tally {
+        Tally {
+            epoch,
+            base,
+            last: base,
+            ..Tally::default()
+        }
+    }
+
+    /// Counts one line. `viewer` finds its missing numbers in `gaps`.
+    pub fn line(&mut self, seq: u64, fingerprint: u64, viewer: u32, gaps: &mut Gaps) -> Seen {
+        let seen = if seq == self.last + 1 {
+            Seen::Next
+        } else if seq > self.last {
+            let missing = (self.last + 1, seq - 1);
+            gaps.entry(viewer).or_default().push(missing);
+            Seen::Gap(missing.1 - missing.0 + 1)
+        } else if fill(gaps, viewer, seq) {
+            self.out_of_order += 1;
+            Seen::Late
+        } else {
+            self.duplicated += 1;
+            return Seen::Again;
+        };
+        self.last = self.last.max(seq);
+        self.received += 1;
+        self.sum = self.sum.wrapping_add(fingerprint);
+        seen
+    }
+}
+
+/// Takes `seq` out of a viewer's missing numbers; whether it was one.
+fn fill(gaps: &mut Gaps, viewer: u32, seq: u64) -> bool {
+    let Some(ranges) = gaps.get_mut(&viewer) else {
+        return false;
+    };
+    let Some(at) = ranges
+        .iter()
+        .position(|(from, to)| (*from..=*to).contains(&seq))
+    else {
+        return false;
+    };
+    let (from, to) = ranges.remove(at);
+    if seq < to {
+        ranges.insert(at, (seq + 1, to));
+    }
+    if from < seq {
+        ranges.insert(at, (from, seq - 1));
+    }
+    true
+}
+
+/// A membership when it is over, or when the run is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// The viewer's number.
+    pub viewer: u32,
+    /// The room's index in the plan.
+    pub room: u32,
+    /// What was counted.
+    pub tally: Tally,
+    /// What is still missing below `tally.last`.
+    pub missing: Vec<(u64, u64)>,
+    /// Whether the viewer was a member until the end, so that the room's last line was meant for it too.
+    pub to_the_end: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hear(seqs: &[u64]) -> (Tally, Vec<(u64, u64)>, Vec<Seen>) {
+        let mut gaps = Gaps::default();
+        let mut tally = Tally::joined(1, 10);
+        let seen = seqs
+            .iter()
+            .map(|seq| tally.line(*seq, *seq, 3, &mut gaps))
+            .collect();
+        (tally, gaps.remove(&3).unwrap_or_default(), seen)
+    }
+
+    #[test]
+    fn a_run_of_lines_leaves_no_gaps() {
+        let (tally, gaps, seen) = hear(&[11, 12, 13]);
+        assert_eq!(seen, [Seen::Next; 3]);
+        assert_eq!(
+            (tally.last, tally.received, tally.sum, gaps),
+            (13, 3, 36, vec![])
+        );
+    }
+
+    #[test]
+    fn gaps_are_kept_and_filled_by_what_comes_late() {
+        let (tally, gaps, seen) = hear(&[11, 16, 14, 14, 12, 13, 15]);
+        assert_eq!(
+            seen,
+            [
+                Seen::Next,
+                Seen::Gap(4),
+                Seen::Late,
+                Seen::Again,
+                Seen::Late,
+                Seen::Late,
+                Seen::Late
+            ]
+        );
+        assert_eq!((tally.out_of_order, tally.duplicated, gaps), (4, 1, vec![]));
+        assert_eq!((tally.received, tally.sum), (6, 81));
+    }
+
+    #[test]
+    fn what_came_before_the_join_is_a_duplicate() {
+        let (tally, _, seen) = hear(&[10, 3, 11]);
+        assert_eq!(seen, [Seen::Again, Seen::Again, Seen::Next]);
+        assert_eq!((tally.duplicated, tally.received), (2, 1));
+    }
+
+    #[test]
+    fn a_swap_is_out_of_order_and_not_a_loss() {
+        let (tally, gaps, _) = hear(&[11, 13, 12, 14]);
+        assert_eq!(
+            (tally.out_of_order, tally.duplicated, tally.received, gaps),
+            (1, 0, 4, vec![])
+        );
+    }
+}

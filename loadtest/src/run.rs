@@ -1,0 +1,452 @@
+//! A run from its first connect to its report. On the main thread, which steers the client threads, looks at the clock and at
+//! the server, and writes down a second at a time; it holds no connection.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self as std_thread, JoinHandle};
+use std::time::Duration;
+
+use crate::books::Books;
+use crate::clock::Clock;
+use crate::meter::{Meter, Sample};
+use crate::plan::Plan;
+use crate::probe::{self, Used};
+use crate::report::live::{Live, Phase as Shown};
+use crate::report::{Ended, Report};
+use crate::tell;
+use crate::thread::{self, Helm, Notes, Start};
+
+/// How often the main thread looks.
+const LOOK: Duration = Duration::from_millis(200);
+/// Between the last viewer's arrival and the first line, microseconds: joins are answered meanwhile.
+const SETTLE_US: u64 = 500_000;
+/// A ramp without a new connection for so long is over, microseconds.
+const RAMP_STUCK_US: u64 = 30_000_000;
+/// Nothing new for so long, and the tail is over, microseconds.
+const QUIET_US: u64 = 800_000;
+/// The tail is over at the latest after so long, microseconds.
+const TAIL_US_MAX: u64 = 60_000_000;
+
+/// What a run needs beside its plan.
+pub struct Order<'a> {
+    /// What is done.
+    pub plan: Arc<Plan>,
+    /// The server's process, if it is on this machine.
+    pub server_pid: Option<u32>,
+    /// Where the server's metrics are.
+    pub metrics: Option<SocketAddr>,
+    /// Set by Ctrl-C.
+    pub interrupted: Arc<AtomicBool>,
+    /// Whether the server still runs.
+    pub server_alive: &'a mut dyn FnMut() -> bool,
+    /// Shown a few times a second.
+    pub face: &'a mut dyn FnMut(&Live),
+}
+
+/// Sums over all client threads at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub connected: u64,
+    pub connects: u64,
+    pub given_up: u64,
+    pub refused: u64,
+    pub scheduled: u64,
+    pub accepted: u64,
+    pub pending: u64,
+    pub deliveries: u64,
+    pub bytes: u64,
+    pub faults: u64,
+}
+
+/// Everything known at a boundary between phases.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mark {
+    pub at_us: u64,
+    pub totals: Totals,
+    pub server: Option<Used>,
+    pub swarm: Used,
+    pub metrics: Option<BTreeMap<String, f64>>,
+}
+
+/// One second, as written down.
+#[derive(Clone, Debug)]
+pub(crate) struct Moment {
+    pub mark: Mark,
+    pub phase: Shown,
+    pub sample: Sample,
+}
+
+/// What the main thread wrote down; [`tell`] makes the report of it.
+pub(crate) struct Record {
+    pub marks: [Mark; 5],
+    pub run_begins_us: u64,
+    pub ramp_done_us: Option<u64>,
+    pub moments: Vec<Moment>,
+    pub peak: u64,
+    pub rss_peak: (u64, u64),
+    pub notes: Notes,
+    pub ended: Ended,
+    pub metrics_error: Option<String>,
+}
+
+/// Runs the plan.
+pub fn run(order: Order<'_>) -> Report {
+    let plan = order.plan.clone();
+    let mut watch = Watch::begin(order);
+    let ended = watch.all_phases();
+    let record = watch.finish(ended);
+    tell::report(&plan, record)
+}
+
+struct Watch<'a> {
+    order: Order<'a>,
+    clock: Clock,
+    helm: Arc<Helm>,
+    meters: Vec<Arc<Meter>>,
+    threads: Vec<JoinHandle<Result<Notes, String>>>,
+    samples: Receiver<Sample>,
+    sample: Sample,
+    moments: Vec<Moment>,
+    marks: Vec<Mark>,
+    run_begins_us: u64,
+    ramp_done_us: Option<u64>,
+    phase: Shown,
+    phase_begins_us: u64,
+    last_moment: Mark,
+    peak: u64,
+    rss_peak: (u64, u64),
+    metrics_error: Option<String>,
+}
+
+impl<'a> Watch<'a> {
+    fn begin(order: Order<'a>) -> Watch<'a> {
+        let (tx, samples) = mpsc::channel();
+        let mut watch = Watch {
+            clock: Clock::start(),
+            helm: Arc::default(),
+            meters: Vec::new(),
+            threads: Vec::new(),
+            samples,
+            sample: Sample::empty(),
+            moments: Vec::new(),
+            marks: Vec::new(),
+            run_begins_us: u64::MAX,
+            ramp_done_us: None,
+            phase: Shown::Ramp,
+            phase_begins_us: 0,
+            last_moment: Mark::default(),
+            peak: 0,
+            rss_peak: (0, 0),
+            metrics_error: None,
+            order,
+        };
+        watch.mark();
+        watch.last_moment = watch.marks[0].clone();
+        watch.start_threads(&tx);
+        watch
+    }
+
+    fn start_threads(&mut self, samples: &Sender<Sample>) {
+        for index in 0..self.order.plan.threads {
+            let meter = Arc::new(Meter::default());
+            self.meters.push(meter.clone());
+            let start = Start {
+                index,
+                plan: self.order.plan.clone(),
+                clock: self.clock,
+                helm: self.helm.clone(),
+                meter,
+                samples: samples.clone(),
+            };
+            let body = move || thread::run(start).map_err(|error| error.to_string());
+            let named = std_thread::Builder::new().name(format!("swarm-{index}"));
+            match named.spawn(body) {
+                Ok(thread) => self.threads.push(thread),
+                Err(error) => self.metrics_error = Some(format!("cannot start a thread: {error}")),
+            }
+        }
+    }
+
+    /// Ramp, run, tail. Each ends early when the run is interrupted or the server is gone.
+    fn all_phases(&mut self) -> Ended {
+        let mut ended = self.ramp();
+        self.mark();
+        if ended == Ended::Completed {
+            self.run_begins_us = self.clock.now_us() + SETTLE_US;
+            let ends_us = match self.order.plan.run_us {
+                Some(run_us) => self.run_begins_us + run_us,
+                None => u64::MAX,
+            };
+            self.enter(Shown::Run);
+            self.helm.run(self.run_begins_us, ends_us);
+            ended = self.until(|watch, now_us| now_us >= watch.run_begins_us);
+            self.mark();
+            if ended == Ended::Completed {
+                ended = self.until(|_, now_us| now_us >= ends_us);
+            }
+        } else {
+            self.mark();
+        }
+        self.mark();
+        self.enter(Shown::Tail);
+        self.helm.tail(self.clock.now_us());
+        self.tail();
+        ended
+    }
+
+    fn ramp(&mut self) -> Ended {
+        let wanted = self.order.plan.ramping() as u64;
+        let (mut last, mut since_us) = (0, 0);
+        let ended = self.until(|watch, now_us| {
+            let totals = watch.totals();
+            if totals.connected != last {
+                (last, since_us) = (totals.connected, now_us);
+            }
+            let all = totals.connected + totals.given_up >= wanted;
+            if all && watch.ramp_done_us.is_none() {
+                watch.ramp_done_us = Some(now_us);
+            }
+            all || now_us - since_us > RAMP_STUCK_US
+        });
+        if ended == Ended::Completed && self.totals().connected == 0 && wanted > 0 {
+            return Ended::Failed("not one client got in".into());
+        }
+        ended
+    }
+
+    /// Until everything under way has arrived: no answer is awaited and nothing new comes.
+    fn tail(&mut self) {
+        let begins_us = self.clock.now_us();
+        let mut last = u64::MAX;
+        let mut since_us = begins_us;
+        loop {
+            let now_us = self.clock.now_us();
+            let totals = self.totals();
+            let seen = totals.deliveries.wrapping_add(totals.accepted);
+            if seen != last || totals.pending > 0 {
+                (last, since_us) = (seen, if seen != last { now_us } else { since_us });
+            }
+            let quiet = now_us - since_us > QUIET_US;
+            let answered = totals.pending == 0 || now_us - since_us > 10 * QUIET_US;
+            if (quiet && answered) || now_us - begins_us > TAIL_US_MAX {
+                return;
+            }
+            self.look();
+        }
+    }
+
+    /// Looks until `done` says so.
+    fn until(&mut self, mut done: impl FnMut(&mut Self, u64) -> bool) -> Ended {
+        loop {
+            let now_us = self.clock.now_us();
+            if done(self, now_us) {
+                return Ended::Completed;
+            }
+            if self.order.interrupted.load(Ordering::Relaxed) {
+                return Ended::Interrupted;
+            }
+            if !(self.order.server_alive)() {
+                return Ended::Failed("the server is gone".into());
+            }
+            if self.threads.iter().any(JoinHandle::is_finished) {
+                return Ended::Failed("a client thread ended early".into());
+            }
+            self.look();
+        }
+    }
+
+    fn enter(&mut self, phase: Shown) {
+        self.phase = phase;
+        self.phase_begins_us = self.clock.now_us();
+    }
+
+    /// Waits a little, writes down a second if one is over, shows the face.
+    fn look(&mut self) {
+        std_thread::sleep(LOOK);
+        while let Ok(sample) = self.samples.try_recv() {
+            self.sample.add(&sample);
+        }
+        let totals = self.totals();
+        self.peak = self.peak.max(totals.connected);
+        let now_us = self.clock.now_us();
+        if now_us - self.last_moment.at_us >= 1_000_000 {
+            self.write_down();
+        }
+        let live = self.live(now_us, totals);
+        (self.order.face)(&live);
+    }
+
+    fn write_down(&mut self) {
+        let mark = self.now(false);
+        if let Some(server) = mark.server {
+            self.rss_peak.0 = self.rss_peak.0.max(server.rss);
+        }
+        self.rss_peak.1 = self.rss_peak.1.max(mark.swarm.rss);
+        let sample = std::mem::replace(&mut self.sample, Sample::empty());
+        self.last_moment = mark.clone();
+        self.moments.push(Moment {
+            mark,
+            phase: self.phase,
+            sample,
+        });
+    }
+
+    fn live(&self, now_us: u64, totals: Totals) -> Live {
+        let plan = &self.order.plan;
+        let (last, before) = match self.moments.as_slice() {
+            [.., before, last] => (Some(last), Some(&before.mark)),
+            [last] => (Some(last), Some(&self.marks[0])),
+            [] => (None, None),
+        };
+        let mut live = Live {
+            phase: self.phase,
+            at: Duration::from_micros(now_us - self.phase_begins_us),
+            planned: match self.phase {
+                Shown::Run => plan
+                    .run_us
+                    .map(|run_us| Duration::from_micros(run_us + SETTLE_US)),
+                _ => None,
+            },
+            wanted: plan.ramping() as u64,
+            connected: totals.connected,
+            refused: totals.refused,
+            faults: totals.faults,
+            ..Live::default()
+        };
+        if let (Some(last), Some(before)) = (last, before) {
+            let span_s = (last.mark.at_us - before.at_us).max(1) as f64 / 1e6;
+            let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / span_s;
+            live.connects_per_s = rate(last.mark.totals.connects, before.totals.connects);
+            live.published_per_s = rate(last.mark.totals.accepted, before.totals.accepted);
+            live.deliveries_per_s = rate(last.mark.totals.deliveries, before.totals.deliveries);
+            live.p50_us = last.sample.deliveries.value_at_quantile(0.5);
+            live.p99_us = last.sample.deliveries.value_at_quantile(0.99);
+            if let (Some(server), Some(then)) = (last.mark.server, before.server) {
+                live.server_cpu = (server.cpu_s - then.cpu_s) / span_s;
+                live.server_rss_bytes = server.rss;
+            }
+        }
+        live
+    }
+
+    fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for meter in &self.meters {
+            totals.connected += meter.connected.value();
+            totals.connects += meter.connects.value();
+            totals.given_up += meter.given_up.value();
+            totals.refused += meter.refused.value();
+            totals.scheduled += meter.scheduled.value();
+            totals.accepted += meter.accepted.value();
+            totals.pending += meter.pending.value();
+            totals.deliveries += meter.deliveries.value();
+            totals.bytes += meter.bytes.value();
+            totals.faults += meter.faults.value();
+        }
+        totals
+    }
+
+    fn now(&mut self, with_metrics: bool) -> Mark {
+        let metrics = match self.order.metrics {
+            Some(address) if with_metrics => match probe::metrics(address) {
+                Ok(metrics) => Some(metrics),
+                Err(why) => {
+                    self.metrics_error = Some(why);
+                    None
+                }
+            },
+            _ => None,
+        };
+        Mark {
+            at_us: self.clock.now_us(),
+            totals: self.totals(),
+            server: self.order.server_pid.and_then(probe::process),
+            swarm: probe::own(),
+            metrics,
+        }
+    }
+
+    fn mark(&mut self) {
+        let mark = self.now(true);
+        self.marks.push(mark);
+    }
+
+    /// Ends the client threads and gathers what they wrote down.
+    fn finish(mut self, mut ended: Ended) -> Record {
+        self.mark();
+        self.helm.end();
+        let mut notes = Notes::default();
+        for thread in std::mem::take(&mut self.threads) {
+            match thread.join() {
+                Ok(Ok(more)) => gather(&mut notes, more),
+                Ok(Err(why)) => ended = Ended::Failed(format!("a client thread ended: {why}")),
+                Err(_) => ended = Ended::Failed("a client thread panicked".into()),
+            }
+        }
+        while let Ok(sample) = self.samples.try_recv() {
+            self.sample.add(&sample);
+        }
+        self.write_down();
+        let mut marks = std::mem::take(&mut self.marks);
+        marks.resize(5, Mark::default());
+        let marks = std::array::from_fn(|at| std::mem::take(&mut marks[at]));
+        Record {
+            marks,
+            run_begins_us: self.run_begins_us,
+            ramp_done_us: self.ramp_done_us,
+            moments: self.moments,
+            peak: self.peak,
+            rss_peak: self.rss_peak,
+            notes,
+            ended,
+            metrics_error: self.metrics_error,
+        }
+    }
+}
+
+fn gather(all: &mut Notes, more: Notes) {
+    all.accepted.extend(more.accepted);
+    all.unsure.extend(more.unsure);
+    all.memberships.extend(more.memberships);
+    all.recovered += more.recovered;
+    all.cut += more.cut;
+    all.backed_off += more.backed_off;
+    all.unanswered += more.unanswered;
+    all.ignored += more.ignored;
+    for (into, from) in [
+        (&mut all.refused, more.refused),
+        (&mut all.failed, more.failed),
+        (&mut all.closed, more.closed),
+        (&mut all.lines_refused, more.lines_refused),
+        (&mut all.faults, more.faults),
+    ] {
+        for (name, count) in from {
+            *into.entry(name).or_default() += count;
+        }
+    }
+}
+
+/// The books of a run, for settling.
+pub(crate) fn books(plan: &Plan, notes: &mut Notes) -> Books {
+    Books {
+        accepted: std::mem::take(&mut notes.accepted),
+        unsure: std::mem::take(&mut notes.unsure),
+        memberships: std::mem::take(&mut notes.memberships),
+        rooms: plan.rooms.iter().map(|room| room.id.clone()).collect(),
+    }
+}
+
+/// Drops told to viewers that read everything: in a run where others are slow they should have none.
+pub(crate) fn told_to_readers(plan: &Plan, books: &Books) -> u64 {
+    let reads: HashSet<u32> = (0..plan.viewers.len() as u32)
+        .filter(|at| plan.viewers[*at as usize].reads)
+        .collect();
+    let readers = books
+        .memberships
+        .iter()
+        .filter(|membership| reads.contains(&membership.viewer));
+    readers.map(|membership| membership.tally.told).sum()
+}

@@ -1,0 +1,271 @@
+//! What a client hears, and what it means to its tally. Part of a client thread's turn; the path of every delivery.
+
+use super::{Phase, Stage, Thread, bump};
+use crate::books::{Accepted, Gaps, Membership, Seen, Tally, fingerprint};
+use crate::client::frames::Hear;
+use crate::dialect::{Dialect, Heard, Line, Room};
+use crate::meter::{Meter, Sample};
+use crate::stamp::Stamper;
+
+/// A client's side of one read: lines and what decides about lines act at once, all else is set aside for after the read.
+struct Ear<'a> {
+    dialect: &'a Dialect,
+    stamper: &'a Stamper,
+    room: &'a Room,
+    meter: &'a Meter,
+    sample: &'a mut Sample,
+    seat: Seat<'a>,
+    now_us: u64,
+    /// Whether its latencies count: not those of a viewer that chose not to read.
+    timed: bool,
+    /// Lines counted in this read.
+    lines: u64,
+    /// Lines that came by resuming.
+    recovered: u64,
+    later: &'a mut Vec<Later>,
+}
+
+/// A client's membership, as far as lines change it.
+struct Seat<'a> {
+    at: u32,
+    number: u32,
+    room: u32,
+    member: bool,
+    tally: &'a mut Tally,
+    gaps: &'a mut Gaps,
+    ended: &'a mut Vec<Membership>,
+}
+
+/// What is acted upon after the read.
+enum Later {
+    Heard(Heard),
+    /// In its room, for the first time or again.
+    Seated,
+    /// A line for someone who is in no room yet or any more.
+    Stray,
+    Closed(u16),
+}
+
+impl Hear for Ear<'_> {
+    fn message(&mut self, payload: &[u8]) {
+        // `danmaku.v1.batch` puts several messages into a frame, a line each; JSON has no raw newline inside.
+        let mut rest = payload;
+        while self.dialect.is_gateway()
+            && let Some(end) = memchr::memchr(b'\n', rest)
+        {
+            self.one(&rest[..end]);
+            rest = &rest[end + 1..];
+        }
+        self.one(rest);
+    }
+
+    fn ping(&mut self) {}
+
+    fn close(&mut self, code: u16, _: &str) {
+        self.later.push(Later::Closed(code));
+    }
+}
+
+impl Ear<'_> {
+    fn one(&mut self, message: &[u8]) {
+        if message.is_empty() {
+            return;
+        }
+        match self.dialect.hear(message, self.room, self.stamper) {
+            Heard::Line(line) => self.line(line),
+            Heard::Other => {}
+            Heard::Joined {
+                epoch,
+                seq,
+                recovered,
+                messages,
+            } => {
+                let resumed = self.seat.member && recovered && epoch == self.seat.tally.epoch;
+                if resumed {
+                    self.recovered += messages.len() as u64;
+                    for line in &messages {
+                        self.seat.line(*line, self.meter);
+                    }
+                } else {
+                    self.seat.leave();
+                    self.seat.enter(epoch, seq);
+                }
+                self.later.push(Later::Seated);
+            }
+            Heard::Dropped(count) => self.seat.tally.told += count,
+            Heard::Left => {
+                self.seat.leave();
+                self.later.push(Later::Heard(Heard::Left));
+            }
+            heard => self.later.push(Later::Heard(heard)),
+        }
+    }
+
+    fn line(&mut self, line: Line) {
+        if !self.seat.member {
+            return self.later.push(Later::Stray);
+        }
+        self.lines += 1;
+        self.seat.line(line, self.meter);
+        if let Some(stamp) = line.stamp
+            && self.timed
+        {
+            let took_us = self.now_us.saturating_sub(stamp.due_us).max(1);
+            self.sample.deliveries.saturating_record(took_us);
+        }
+    }
+}
+
+impl Seat<'_> {
+    fn line(&mut self, line: Line, meter: &Meter) {
+        let fingerprint = fingerprint(line.stamp.map(|stamp| stamp.line));
+        match self.tally.line(line.seq, fingerprint, self.at, self.gaps) {
+            Seen::Next => {}
+            Seen::Gap(_) | Seen::Late | Seen::Again => meter.faults.add(1),
+        }
+    }
+
+    fn enter(&mut self, epoch: u64, seq: u64) {
+        *self.tally = Tally::joined(epoch, seq);
+        self.member = true;
+    }
+
+    /// Writes the membership down, as of now.
+    fn leave(&mut self) {
+        if std::mem::take(&mut self.member) {
+            self.ended.push(Membership {
+                viewer: self.number,
+                room: self.room,
+                tally: *self.tally,
+                missing: self.gaps.remove(&self.at).unwrap_or_default(),
+                to_the_end: false,
+            });
+        }
+    }
+}
+
+impl Thread {
+    /// Bytes lie in `scratch[..length]`.
+    pub(super) fn take(&mut self, at: u32, length: usize) {
+        let mut from = 0;
+        if self.clients[at as usize].stage != Stage::Open {
+            match self.answered(at, length) {
+                Some(head_bytes) => from = head_bytes,
+                None => return,
+            }
+        }
+        self.hear(at, from, length);
+    }
+
+    fn hear(&mut self, at: u32, from: usize, to: usize) {
+        let now_us = self.clock.now_us();
+        let mut later = Vec::new();
+        let client = &mut self.clients[at as usize];
+        let mut ear = Ear {
+            dialect: &self.plan.dialect,
+            stamper: &self.plan.stamper,
+            room: &self.plan.rooms[client.room as usize],
+            meter: &self.meter,
+            sample: &mut self.sample,
+            seat: Seat {
+                at,
+                number: client.number,
+                room: client.room,
+                member: client.member,
+                tally: &mut client.tally,
+                gaps: &mut self.gaps,
+                ended: &mut self.notes.memberships,
+            },
+            now_us,
+            timed: self.plan.viewers[client.number as usize].reads,
+            lines: 0,
+            recovered: 0,
+            later: &mut later,
+        };
+        let quiet = client.out.is_empty();
+        let bytes = &self.scratch[from..to];
+        let taken = client.decoder.take(bytes, &mut client.out, &mut ear);
+        self.meter.deliveries.add(ear.lines);
+        self.notes.recovered += ear.recovered;
+        client.member = ear.seat.member;
+        if quiet && !client.out.is_empty() {
+            self.dirty.push(at);
+        }
+        for later in later {
+            self.act(at, later, now_us);
+        }
+        if let Err(fault) = taken {
+            self.fault(&fault.0);
+            self.lost(at, "1002");
+        }
+    }
+
+    fn act(&mut self, at: u32, later: Later, now_us: u64) {
+        match later {
+            Later::Seated => self.seated(at),
+            Later::Stray => self.fault("a line for a client that is in no room"),
+            Later::Closed(code) => {
+                self.write_out(at);
+                self.lost(at, &code.to_string());
+            }
+            Later::Heard(heard) => self.heard(at, heard, now_us),
+        }
+    }
+
+    fn heard(&mut self, at: u32, heard: Heard, now_us: u64) {
+        match heard {
+            Heard::Welcome => self.welcomed(at, now_us),
+            Heard::Left => self.left(at),
+            Heard::Ack { line, seq } => self.acked(line, seq),
+            Heard::Error { line, code, .. } => self.line_refused(line, &code),
+            Heard::ComeBack(ms) => self.clients[at as usize].notice_ms = Some(ms),
+            Heard::Unknown(what) => self.fault(&what),
+            Heard::Line(_) | Heard::Joined { .. } | Heard::Dropped(_) | Heard::Other => {}
+        }
+    }
+
+    fn welcomed(&mut self, at: u32, now_us: u64) {
+        self.count_connect(at, now_us);
+        let client = &mut self.clients[at as usize];
+        if std::mem::take(&mut client.resumes) {
+            let room = &self.plan.rooms[client.room as usize];
+            let resume = Dialect::resume(room, client.tally.epoch, client.tally.last);
+            self.say(at, resume);
+        }
+    }
+
+    /// Out of its room: by its own wish it goes to another one; otherwise it stays away from rooms.
+    fn left(&mut self, at: u32) {
+        self.hush(at);
+        let number = self.clients[at as usize].number;
+        if self.plan.viewers[number as usize].moves && self.phase == Phase::Run {
+            self.move_room(at);
+            let room = self.clients[at as usize].room as usize;
+            let enter = Dialect::enter(&self.plan.rooms[room]);
+            self.say(at, enter);
+        }
+    }
+
+    pub(super) fn acked(&mut self, line: u64, seq: u64) {
+        let Some(sent) = self.sent.remove(&line) else {
+            return self.fault("an ack for nothing");
+        };
+        self.meter.pending.sub(1);
+        self.meter.accepted.add(1);
+        self.notes.accepted.push(Accepted {
+            room: sent.room,
+            seq,
+            line,
+        });
+    }
+
+    pub(super) fn line_refused(&mut self, line: Option<u64>, code: &str) {
+        match line.and_then(|line| self.sent.remove(&line)) {
+            Some(_) => {
+                self.meter.pending.sub(1);
+                bump(&mut self.notes.lines_refused, code);
+            }
+            None => self.fault(&format!("refused: {code}")),
+        }
+    }
+}

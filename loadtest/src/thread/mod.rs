@@ -1,0 +1,559 @@
+//! A client thread: one poller, its own descriptor table, and its share of the viewers. It owns its sockets, tallies and
+//! timers alone; with the main thread it shares counters and the run's phase, and it never waits for anyone.
+//!
+//! One turn: poll → what can be read or written → lines that are due → timers → connects → what is to be sent.
+
+mod connect;
+mod hear;
+mod push;
+mod speak;
+mod timers;
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::books::{Accepted, Gaps, Membership, Tally};
+use crate::client::frames::{self, Decoder};
+use crate::clock::{Chance, Clock};
+use crate::fd;
+use crate::meter::{Meter, Sample};
+use crate::plan::{Arrives, Plan};
+
+use push::Pusher;
+use timers::{Timers, What};
+
+/// Bytes read from a socket at once.
+const SCRATCH_BYTES: usize = 256 << 10;
+/// Events taken from the poller at once.
+const EVENTS: usize = 1024;
+/// How long a turn waits at most, so that a change of phase is seen soon.
+const WAIT: Duration = Duration::from_millis(20);
+/// How often distributions are handed over, microseconds.
+const SAMPLE_US: u64 = 1_000_000;
+/// Tokens of pushers begin here; viewers' are below.
+const PUSHERS: usize = 1 << 32;
+
+/// What the run is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Viewers arrive.
+    Ramp = 0,
+    /// Lines are spoken.
+    Run = 1,
+    /// No one speaks any more; what is under way still arrives.
+    Tail = 2,
+    /// Over.
+    End = 3,
+}
+
+/// How the main thread steers the client threads.
+#[derive(Debug, Default)]
+pub struct Helm {
+    phase: AtomicU8,
+    run_begins_us: AtomicU64,
+    run_ends_us: AtomicU64,
+}
+
+impl Helm {
+    /// The phase now.
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Ramp,
+            1 => Phase::Run,
+            2 => Phase::Tail,
+            _ => Phase::End,
+        }
+    }
+
+    /// Lets the lines begin, and says when they end.
+    pub fn run(&self, begins_us: u64, ends_us: u64) {
+        self.run_begins_us.store(begins_us, Ordering::Relaxed);
+        self.run_ends_us.store(ends_us, Ordering::Relaxed);
+        self.phase.store(Phase::Run as u8, Ordering::Release);
+    }
+
+    /// No more lines, from `now_us` on.
+    pub fn tail(&self, now_us: u64) {
+        self.run_ends_us.fetch_min(now_us, Ordering::Relaxed);
+        self.phase.store(Phase::Tail as u8, Ordering::Release);
+    }
+
+    /// Over.
+    pub fn end(&self) {
+        self.phase.store(Phase::End as u8, Ordering::Release);
+    }
+}
+
+/// What a thread is started with.
+#[derive(Debug)]
+pub struct Start {
+    /// Its index.
+    pub index: usize,
+    /// The run.
+    pub plan: Arc<Plan>,
+    /// The run's clock.
+    pub clock: Clock,
+    /// Says when what is done.
+    pub helm: Arc<Helm>,
+    /// Its counters.
+    pub meter: Arc<Meter>,
+    /// Its distributions, once a second.
+    pub samples: Sender<Sample>,
+}
+
+/// What a thread wrote down, when it is over.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// Lines with their numbers.
+    pub accepted: Vec<Accepted>,
+    /// Rooms in which an answer was lost.
+    pub unsure: HashSet<u32>,
+    /// Memberships.
+    pub memberships: Vec<Membership>,
+    /// Lines received by resuming.
+    pub recovered: u64,
+    /// Upgrades refused, by code.
+    pub refused: BTreeMap<String, u64>,
+    /// Connects that failed otherwise.
+    pub failed: BTreeMap<String, u64>,
+    /// Connections the server ended, by close code.
+    pub closed: BTreeMap<String, u64>,
+    /// Connections the swarm cut.
+    pub cut: u64,
+    /// Waits the server asked for.
+    pub backed_off: u64,
+    /// Lines refused, by code.
+    pub lines_refused: BTreeMap<String, u64>,
+    /// Lines whose connection went before their answer came.
+    pub unanswered: u64,
+    /// Lines never answered on a connection that lasted.
+    pub ignored: u64,
+    /// What else was wrong.
+    pub faults: BTreeMap<String, u64>,
+}
+
+/// Where a client is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Not connected; it will be when a timer or the queue says so.
+    Away,
+    /// The socket connects.
+    Connecting,
+    /// The upgrade was asked for.
+    Asking,
+    /// Messages flow.
+    Open,
+    /// It will not come back.
+    Gone,
+}
+
+/// One viewer's connection and tally.
+#[derive(Debug)]
+struct Client {
+    /// The viewer's number in the plan.
+    number: u32,
+    room: u32,
+    stage: Stage,
+    /// Whether `tally` is of a membership that goes on.
+    member: bool,
+    /// Whether it was connected before; it then resumes.
+    resumes: bool,
+    /// Whether it does not read, for now.
+    deaf: bool,
+    /// Whether it is among the thread's speakers.
+    speaking: bool,
+    /// When the server wants to see it again, once it closes.
+    notice_ms: Option<u64>,
+    /// Failed attempts in a row.
+    attempts: u8,
+    /// Grows with each connection, so that an old timer means nothing to a new one.
+    generation: u32,
+    /// When this connection was due, for the connect latency; `u64::MAX` once it was counted.
+    due_us: u64,
+    stream: Option<TcpStream>,
+    decoder: Decoder,
+    out: Vec<u8>,
+    tally: Tally,
+}
+
+/// One client thread.
+struct Thread {
+    plan: Arc<Plan>,
+    clock: Clock,
+    helm: Arc<Helm>,
+    meter: Arc<Meter>,
+    samples: Sender<Sample>,
+    poll: Poll,
+    scratch: Vec<u8>,
+    chance: Chance,
+    clients: Vec<Client>,
+    timers: Timers,
+    /// Clients that want to connect, in order.
+    ready: VecDeque<u32>,
+    /// Connects under way.
+    in_flight: usize,
+    source: connect::Source,
+    /// Clients with something to send.
+    dirty: Vec<u32>,
+    speech: speak::Schedules,
+    /// Lines on their way, by id.
+    sent: HashMap<u64, speak::Sent>,
+    speakers: Vec<u32>,
+    pushers: Vec<Pusher>,
+    gaps: Gaps,
+    sample: Sample,
+    notes: Notes,
+    phase: Phase,
+}
+
+/// Runs a client thread to the run's end. The calling thread is its own from here on.
+///
+/// # Errors
+/// What the system refused: a poller, or a descriptor table.
+pub fn run(start: Start) -> io::Result<Notes> {
+    // Without a table of its own the thread shares the process's limit, which is right for small swarms.
+    let _ = fd::own_table();
+    let mut thread = Thread::new(start)?;
+    let mut events = Events::with_capacity(EVENTS);
+    let mut next_sample_us = thread.clock.now_us() + SAMPLE_US;
+    while thread.phase != Phase::End {
+        thread.turn(&mut events)?;
+        let now_us = thread.clock.now_us();
+        if now_us >= next_sample_us {
+            next_sample_us += SAMPLE_US;
+            thread.hand_over(now_us);
+        }
+    }
+    thread.finish();
+    Ok(thread.notes)
+}
+
+impl Thread {
+    fn new(start: Start) -> io::Result<Thread> {
+        let Start {
+            index,
+            plan,
+            clock,
+            helm,
+            meter,
+            samples,
+        } = start;
+        let clients: Vec<Client> = plan
+            .share(index)
+            .map(|number| Client::new(number, plan.viewers[number as usize].room))
+            .collect();
+        let pushers = push::share(&plan, index);
+        let mut thread = Thread {
+            chance: Chance::new(plan.seed.wrapping_add(index as u64 + 1)),
+            source: connect::Source::new(plan.target.address, index),
+            speech: speak::Schedules::new(&plan, index),
+            poll: Poll::new()?,
+            scratch: vec![0; SCRATCH_BYTES],
+            timers: Timers::default(),
+            ready: VecDeque::new(),
+            in_flight: 0,
+            dirty: Vec::new(),
+            sent: HashMap::new(),
+            speakers: Vec::new(),
+            gaps: Gaps::default(),
+            sample: Sample::empty(),
+            notes: Notes::default(),
+            phase: Phase::Ramp,
+            clients,
+            pushers,
+            plan,
+            clock,
+            helm,
+            meter,
+            samples,
+        };
+        thread.plan_arrivals();
+        Ok(thread)
+    }
+
+    /// Arrivals of the ramp: by timer at the asked rate, or all at once into the queue.
+    fn plan_arrivals(&mut self) {
+        let now_us = self.clock.now_us();
+        for at in 0..self.clients.len() as u32 {
+            let number = self.clients[at as usize].number;
+            if self.plan.viewers[number as usize].arrives != Arrives::Ramp {
+                continue;
+            }
+            if self.plan.ramp_per_s > 0.0 {
+                let after_us = f64::from(number) / self.plan.ramp_per_s * 1e6;
+                self.timers
+                    .arm(now_us + after_us as u64, at, 0, What::Arrive);
+            } else {
+                self.ready.push_back(at);
+            }
+        }
+    }
+
+    fn turn(&mut self, events: &mut Events) -> io::Result<()> {
+        let now_us = self.clock.now_us();
+        let wait = Duration::from_micros(self.next_due_us().saturating_sub(now_us)).min(WAIT);
+        match self.poll.poll(events, Some(wait)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        for event in events.iter() {
+            let Token(token) = event.token();
+            if token >= PUSHERS {
+                self.pusher_event(token - PUSHERS);
+                continue;
+            }
+            let at = token as u32;
+            if event.is_writable() {
+                self.writable(at);
+            }
+            if event.is_readable() || event.is_error() {
+                self.readable(at);
+            }
+        }
+        self.see_phase();
+        self.speak();
+        self.expire();
+        self.connect_some();
+        self.flush();
+        Ok(())
+    }
+
+    /// When something of this thread's own is due.
+    fn next_due_us(&self) -> u64 {
+        let can_connect = self.phase != Phase::Tail && self.in_flight < self.plan.in_flight;
+        if !self.dirty.is_empty() || (can_connect && !self.ready.is_empty()) {
+            return 0;
+        }
+        let speech_us = if self.phase == Phase::Run {
+            self.speech.next_due_us()
+        } else {
+            u64::MAX
+        };
+        self.timers.next_us().min(speech_us)
+    }
+
+    fn see_phase(&mut self) {
+        let phase = self.helm.phase();
+        if phase == self.phase {
+            return;
+        }
+        self.phase = phase;
+        match phase {
+            Phase::Run => self.begin_run(),
+            Phase::Tail => self.begin_tail(),
+            Phase::Ramp | Phase::End => {}
+        }
+    }
+
+    fn begin_run(&mut self) {
+        let begins_us = self.helm.run_begins_us.load(Ordering::Relaxed);
+        let ends_us = self.helm.run_ends_us.load(Ordering::Relaxed);
+        self.speech.begin(begins_us, ends_us);
+        for cut_us in &self.plan.cuts_us {
+            self.timers.arm(begins_us + cut_us, 0, 0, What::CutAll);
+        }
+        for at in 0..self.clients.len() as u32 {
+            let number = self.clients[at as usize].number;
+            let viewer = self.plan.viewers[number as usize];
+            if let Arrives::At(after_us) = viewer.arrives {
+                self.timers.arm(begins_us + after_us, at, 0, What::Arrive);
+            } else if viewer.moves {
+                let stays_us = self.chance.wait_us(self.plan.stay_us);
+                let generation = self.clients[at as usize].generation;
+                self.timers
+                    .arm(begins_us + stays_us, at, generation, What::Move);
+            }
+        }
+    }
+
+    /// No one speaks any more, and who did not read does so now: what the server still has for it must be told or
+    /// delivered.
+    fn begin_tail(&mut self) {
+        let ends_us = self.helm.run_ends_us.load(Ordering::Relaxed);
+        self.speech.end(ends_us);
+        let scheduled = self.speech.scheduled();
+        let counted = self.meter.scheduled.value();
+        self.meter.scheduled.add(scheduled.saturating_sub(counted));
+        for at in 0..self.clients.len() {
+            if std::mem::take(&mut self.clients[at].deaf) {
+                let registry = self.poll.registry();
+                if let Some(stream) = self.clients[at].stream.as_mut() {
+                    let both = Interest::READABLE | Interest::WRITABLE;
+                    let _ = registry.register(stream, Token(at), both);
+                }
+            }
+        }
+    }
+
+    /// Writes what is noted.
+    fn flush(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for at in dirty.drain(..) {
+            self.write_out(at);
+        }
+        self.dirty = dirty;
+    }
+
+    fn writable(&mut self, at: u32) {
+        match self.clients[at as usize].stage {
+            Stage::Connecting => self.connected(at),
+            Stage::Asking | Stage::Open => self.write_out(at),
+            Stage::Away | Stage::Gone => {}
+        }
+    }
+
+    fn write_out(&mut self, at: u32) {
+        let client = &mut self.clients[at as usize];
+        let Some(stream) = client.stream.as_mut() else {
+            return;
+        };
+        while !client.out.is_empty() {
+            match stream.write(&client.out) {
+                Ok(written) if written == client.out.len() => client.out = Vec::new(),
+                Ok(written) => drop(client.out.drain(..written)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The reading side finds out why.
+                Err(_) => return client.out = Vec::new(),
+            }
+        }
+    }
+
+    /// Reads what has come, until the socket is empty.
+    fn readable(&mut self, at: u32) {
+        loop {
+            let client = &mut self.clients[at as usize];
+            if client.deaf {
+                return;
+            }
+            let Some(stream) = client.stream.as_mut() else {
+                return;
+            };
+            let tail = client.decoder.tail().len();
+            if self.scratch.len() < tail + SCRATCH_BYTES {
+                self.scratch.resize(tail + SCRATCH_BYTES, 0);
+            }
+            self.scratch[..tail].copy_from_slice(client.decoder.tail());
+            let read = stream.read(&mut self.scratch[tail..]);
+            let room = self.scratch.len() - tail;
+            match read {
+                Ok(0) => return self.lost(at, "1006"),
+                Ok(read) => {
+                    self.meter.bytes.add(read as u64);
+                    self.take(at, tail + read);
+                    // A short read emptied the socket: what comes later is a new edge.
+                    if read < room {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return self.lost(at, "1006"),
+            }
+        }
+    }
+
+    /// A text message for the server, sent at the end of the turn.
+    fn say(&mut self, at: u32, message: String) {
+        let mask = (self.chance.bits() as u32).to_be_bytes();
+        let client = &mut self.clients[at as usize];
+        if client.out.is_empty() {
+            self.dirty.push(at);
+        }
+        frames::text(&mut client.out, message.into_bytes(), mask);
+    }
+
+    fn hand_over(&mut self, now_us: u64) {
+        self.sample.at_us = now_us;
+        // The main thread may be gone already; then nobody wants to know.
+        let _ = self.samples.send(self.sample.clone());
+        self.sample.reset();
+    }
+
+    /// Closes every account and says goodbye to the server.
+    fn finish(&mut self) {
+        for at in 0..self.clients.len() as u32 {
+            let open = self.clients[at as usize].stage == Stage::Open;
+            self.end_membership(at, open);
+            if open {
+                let mask = (self.chance.bits() as u32).to_be_bytes();
+                frames::close(&mut self.clients[at as usize].out, mask);
+                self.write_out(at);
+            }
+        }
+        self.notes.ignored += self.sent.len() as u64;
+        for sent in self.sent.values() {
+            self.notes.unsure.insert(sent.room);
+        }
+        let now_us = self.clock.now_us();
+        self.hand_over(now_us);
+    }
+
+    /// Writes a membership down; `to_the_end` if the viewer is still in it when the run is over.
+    fn end_membership(&mut self, at: u32, to_the_end: bool) {
+        let client = &mut self.clients[at as usize];
+        if !std::mem::take(&mut client.member) {
+            return;
+        }
+        self.notes.memberships.push(Membership {
+            viewer: client.number,
+            room: client.room,
+            tally: client.tally,
+            missing: self.gaps.remove(&at).unwrap_or_default(),
+            to_the_end,
+        });
+    }
+
+    fn fault(&mut self, what: &str) {
+        self.meter.faults.add(1);
+        bump(&mut self.notes.faults, what);
+    }
+}
+
+impl Client {
+    fn new(number: u32, room: u32) -> Client {
+        Client {
+            number,
+            room,
+            stage: Stage::Away,
+            member: false,
+            resumes: false,
+            deaf: false,
+            speaking: false,
+            notice_ms: None,
+            attempts: 0,
+            generation: 0,
+            due_us: u64::MAX,
+            stream: None,
+            decoder: Decoder::default(),
+            out: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+}
+
+/// Adds one under a name, of which there are at most a hundred: a server must not fill the swarm's memory with words.
+fn bump(counts: &mut BTreeMap<String, u64>, name: &str) {
+    const NAMES_MAX: usize = 100;
+    if let Some(count) = counts.get_mut(name) {
+        *count += 1;
+    } else if counts.len() < NAMES_MAX {
+        counts.insert(name.to_owned(), 1);
+    } else {
+        *counts.entry("other".to_owned()).or_default() += 1;
+    }
+}
+
+/// Whether a peer is on this machine, so that source addresses of 127.0.0.0/8 reach it.
+fn is_loopback(address: SocketAddr) -> bool {
+    matches!(address, SocketAddr::V4(v4) if *v4.ip() == Ipv4Addr::LOCALHOST || v4.ip().is_loopback())
+}

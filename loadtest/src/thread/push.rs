@@ -1,0 +1,232 @@
+//! Publishers that push over HTTP: keep-alive connections with one request each at a time. Part of a client thread's turn.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+
+use mio::net::TcpStream;
+use mio::{Interest, Token};
+use serde::Deserialize;
+
+use super::{PUSHERS, Thread, bump};
+use crate::books::Accepted;
+use crate::client::http;
+use crate::dialect::Dialect;
+use crate::plan::Plan;
+use crate::stamp::Stamp;
+
+/// The longest answer taken, bytes.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// One publisher.
+#[derive(Debug, Default)]
+pub(super) struct Pusher {
+    stream: Option<TcpStream>,
+    out: Vec<u8>,
+    heard: Vec<u8>,
+    /// The request that waits for its answer.
+    asked: Option<Asked>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    line: u64,
+    room: u32,
+    due_us: u64,
+}
+
+#[derive(Deserialize)]
+struct Numbered {
+    seq: u64,
+}
+
+#[derive(Deserialize)]
+struct Refused {
+    code: String,
+}
+
+/// A thread's publishers.
+pub(super) fn share(plan: &Plan, thread: usize) -> Vec<Pusher> {
+    if plan.target.api.is_none() {
+        return Vec::new();
+    }
+    let count = (thread..plan.pushers).step_by(plan.threads).count();
+    (0..count).map(|_| Pusher::default()).collect()
+}
+
+impl Thread {
+    /// One line by HTTP; `false` if every publisher waits for an answer.
+    pub(super) fn push_line(&mut self, due_us: u64) -> bool {
+        let Some(at) = self.free_pusher() else {
+            return false;
+        };
+        let room = self.plan.popularity.pick(&mut self.chance);
+        let line = self.speech.next_line(room, true);
+        let speech = self.make_line(line, due_us);
+        let body = Dialect::push(&self.plan.rooms[room as usize], &speech);
+        self.ask(at, &body, Asked { line, room, due_us });
+        true
+    }
+
+    /// Gifts that are due, as long as publishers are free.
+    pub(super) fn push_gifts(&mut self, now_us: u64) {
+        while let Some(gifts) = &self.speech.gifts {
+            let due_us = gifts.due_us();
+            if due_us > now_us {
+                return;
+            }
+            let Some(at) = self.free_pusher() else {
+                return;
+            };
+            if let Some(gifts) = &mut self.speech.gifts {
+                gifts.advance();
+            }
+            let room = self.plan.popularity.pick(&mut self.chance);
+            let line = self.speech.next_line(room, true);
+            let stamp = Stamp { line, due_us };
+            let speech = self
+                .plan
+                .voice
+                .gift(&self.plan.stamper, stamp, &mut self.chance);
+            let body = Dialect::gift(&self.plan.rooms[room as usize], &speech);
+            self.meter.scheduled.add(1);
+            self.ask(at, &body, Asked { line, room, due_us });
+        }
+    }
+
+    fn free_pusher(&self) -> Option<usize> {
+        self.pushers
+            .iter()
+            .position(|pusher| pusher.asked.is_none())
+    }
+
+    fn ask(&mut self, at: usize, body: &str, asked: Asked) {
+        let Some(api) = &self.plan.target.api else {
+            return;
+        };
+        let host = &self.plan.target.upgrade.host;
+        let pusher = &mut self.pushers[at];
+        pusher.asked = Some(asked);
+        pusher.heard.clear();
+        http::post(
+            &mut pusher.out,
+            host,
+            "/api/v1/danmaku/push",
+            api.key.as_deref(),
+            body.as_bytes(),
+        );
+        self.meter.pending.add(1);
+        if pusher.stream.is_none()
+            && let Err(error) = self.open_pusher(at)
+        {
+            return self.push_lost(at, &error.to_string());
+        }
+        self.pusher_event(at);
+    }
+
+    fn open_pusher(&mut self, at: usize) -> io::Result<()> {
+        let Some(address): Option<SocketAddr> =
+            self.plan.target.api.as_ref().map(|api| api.address)
+        else {
+            return Ok(());
+        };
+        let mut stream = TcpStream::connect(address)?;
+        let _ = stream.set_nodelay(true);
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.poll
+            .registry()
+            .register(&mut stream, Token(PUSHERS + at), both)?;
+        self.pushers[at].stream = Some(stream);
+        Ok(())
+    }
+
+    pub(super) fn pusher_event(&mut self, at: usize) {
+        match self.pushers[at].exchange() {
+            Ok(Some(answer)) => self.answered_push(at, &answer),
+            Ok(None) => {}
+            Err(error) => self.push_lost(at, &error.to_string()),
+        }
+    }
+
+    fn answered_push(&mut self, at: usize, answer: &http::Answer) {
+        let pusher = &mut self.pushers[at];
+        let body: Vec<u8> = pusher.heard[answer.head_bytes..answer.length()].to_vec();
+        if answer.closes {
+            pusher.stream = None;
+        }
+        let Some(asked) = pusher.asked.take() else {
+            return;
+        };
+        self.meter.pending.sub(1);
+        let took_us = self.clock.now_us().saturating_sub(asked.due_us).max(1);
+        self.sample.pushes.saturating_record(took_us);
+        if answer.status != 200 {
+            let code = serde_json::from_slice::<Refused>(&body).map_or_else(
+                |_| format!("status_{}", answer.status),
+                |refused| refused.code,
+            );
+            return bump(&mut self.notes.lines_refused, &code);
+        }
+        match serde_json::from_slice::<Numbered>(&body) {
+            Ok(Numbered { seq }) => {
+                self.meter.accepted.add(1);
+                self.notes.accepted.push(Accepted {
+                    room: asked.room,
+                    seq,
+                    line: asked.line,
+                });
+            }
+            Err(_) => self.fault("a push answered 200 without a number"),
+        }
+    }
+
+    /// The connection went. What it had asked may or may not have been done.
+    fn push_lost(&mut self, at: usize, why: &str) {
+        let pusher = &mut self.pushers[at];
+        pusher.stream = None;
+        pusher.out.clear();
+        if let Some(asked) = pusher.asked.take() {
+            self.meter.pending.sub(1);
+            self.notes.unanswered += 1;
+            self.notes.unsure.insert(asked.room);
+            bump(&mut self.notes.lines_refused, why);
+        }
+    }
+}
+
+impl Pusher {
+    /// Writes and reads as far as the socket goes; the answer, once all of it is there.
+    fn exchange(&mut self) -> io::Result<Option<http::Answer>> {
+        let Some(stream) = self.stream.as_mut() else {
+            return Ok(None);
+        };
+        while !self.out.is_empty() {
+            match stream.write(&self.out) {
+                Ok(written) => drop(self.out.drain(..written)),
+                Err(error) if later(&error) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let mut buffer = [0; 4096];
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => self.heard.extend_from_slice(&buffer[..read]),
+                Err(error) if later(&error) => break,
+                Err(error) => return Err(error),
+            }
+            if self.heard.len() > ANSWER_BYTES_MAX {
+                return Err(io::Error::other("an answer without end"));
+            }
+        }
+        let answer = http::answer(&self.heard).map_err(io::Error::other)?;
+        Ok(answer.filter(|answer| self.heard.len() >= answer.length()))
+    }
+}
+
+/// Not now: the socket is full or empty, or not connected yet.
+fn later(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected
+    )
+}
