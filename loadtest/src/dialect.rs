@@ -14,6 +14,8 @@ use crate::stamp::{Stamp, Stamper};
 pub struct Line {
     /// Its number in the room.
     pub seq: u64,
+    /// Whether it is an event (a gift, a notice) and no one's talk.
+    pub event: bool,
     /// Ours, if it is.
     pub stamp: Option<Stamp>,
 }
@@ -188,6 +190,7 @@ impl Dialect {
             Dialect::Templates { .. } => stamper.find(message).map_or(Heard::Other, |stamp| {
                 Heard::Line(Line {
                     seq: stamp.line,
+                    event: false,
                     stamp: Some(stamp),
                 })
             }),
@@ -196,13 +199,11 @@ impl Dialect {
 }
 
 fn danmaku(message: &[u8], room: &Room, stamper: &Stamper) -> Heard {
-    let begins = |begin: &[u8]| message.strip_prefix(begin);
-    let rest = begins(&room.line_begins).or_else(|| begins(&room.event_begins));
-    if let Some((seq, rest)) = rest.and_then(digits) {
-        return Heard::Line(Line {
-            seq,
-            stamp: stamper.find(rest),
-        });
+    for (begin, event) in [(&room.line_begins, false), (&room.event_begins, true)] {
+        if let Some((seq, rest)) = message.strip_prefix(&begin[..]).and_then(digits) {
+            let stamp = stamper.find(rest);
+            return Heard::Line(Line { seq, event, stamp });
+        }
     }
     match serde_json::from_slice::<Message>(message) {
         Ok(parsed) => parsed.meaning(message, room, stamper),
@@ -234,6 +235,7 @@ impl Message<'_> {
         match (self.kind, self.seq) {
             ("danmaku" | "event", Some(seq)) if self.room == Some(&room.id) => Heard::Line(Line {
                 seq,
+                event: self.kind == "event",
                 stamp: stamper.find(message),
             }),
             ("danmaku" | "event", _) => Heard::Unknown("a line of another room".into()),
@@ -303,6 +305,7 @@ mod tests {
     fn line(seq: u64, line: u64, due_us: u64) -> Heard {
         Heard::Line(Line {
             seq,
+            event: false,
             stamp: Some(Stamp { line, due_us }),
         })
     }
@@ -316,13 +319,21 @@ mod tests {
         assert_eq!(hear(&usual), line(5, 7, 8));
         assert_eq!(hear(&odd), line(5, 7, 8));
         let gift = r#"{"type":"event","room":"1001","seq":6,"ts":1,"event":"gift","data":{"note":"~s:1.2."}}"#;
-        assert_eq!(hear(gift), line(6, 1, 2));
+        assert!(matches!(
+            hear(gift),
+            Heard::Line(Line {
+                seq: 6,
+                event: true,
+                stamp: Some(_)
+            })
+        ));
         let foreign =
             r#"{"type":"danmaku","room":"1001","seq":5,"ts":1,"user":null,"text":"hello"}"#;
         assert_eq!(
             hear(foreign),
             Heard::Line(Line {
                 seq: 5,
+                event: false,
                 stamp: None
             })
         );
@@ -367,6 +378,7 @@ mod tests {
                 recovered: true,
                 messages: vec![Line {
                     seq: 8,
+                    event: false,
                     stamp: Some(Stamp { line: 1, due_us: 2 })
                 }]
             }

@@ -31,7 +31,10 @@ fn main() -> ExitCode {
         Err(why) => return fail(&why),
     };
     let report = attend(&cli, ready, &interrupted);
-    println!("{report:#?}");
+    println!(
+        "{}",
+        serde_json::to_string_pretty(&report).unwrap_or_default()
+    );
     match report.ended {
         Ended::Interrupted => ExitCode::from(130),
         _ if report.held() => ExitCode::SUCCESS,

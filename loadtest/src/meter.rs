@@ -11,6 +11,8 @@ pub struct Meter {
     pub connected: Count,
     /// Upgrades that succeeded.
     pub connects: Count,
+    /// When the last of them did, microseconds of the run's clock.
+    pub last_connect_us: Count,
     /// Clients of the ramp that will not come: given up.
     pub given_up: Count,
     /// Attempts refused.
@@ -43,6 +45,11 @@ impl Count {
     /// Takes off. Only the owner calls it.
     pub fn sub(&self, n: u64) {
         self.add(n.wrapping_neg());
+    }
+
+    /// Replaces the value. Only the owner calls it.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
     }
 
     /// The value now.

@@ -182,10 +182,10 @@ impl<'a> Watch<'a> {
             };
             self.enter(Shown::Run);
             self.helm.run(self.run_begins_us, ends_us);
-            ended = self.until(|watch, now_us| now_us >= watch.run_begins_us);
+            ended = self.until(self.run_begins_us, |_, _| false);
             self.mark();
             if ended == Ended::Completed {
-                ended = self.until(|_, now_us| now_us >= ends_us);
+                ended = self.until(ends_us, |_, _| false);
             }
         } else {
             self.mark();
@@ -200,14 +200,14 @@ impl<'a> Watch<'a> {
     fn ramp(&mut self) -> Ended {
         let wanted = self.order.plan.ramping() as u64;
         let (mut last, mut since_us) = (0, 0);
-        let ended = self.until(|watch, now_us| {
+        let ended = self.until(u64::MAX, |watch, now_us| {
             let totals = watch.totals();
             if totals.connected != last {
                 (last, since_us) = (totals.connected, now_us);
             }
             let all = totals.connected + totals.given_up >= wanted;
-            if all && watch.ramp_done_us.is_none() {
-                watch.ramp_done_us = Some(now_us);
+            if all {
+                watch.ramp_done_us = Some(watch.last_connect_us());
             }
             all || now_us - since_us > RAMP_STUCK_US
         });
@@ -234,15 +234,15 @@ impl<'a> Watch<'a> {
             if (quiet && answered) || now_us - begins_us > TAIL_US_MAX {
                 return;
             }
-            self.look();
+            self.look(LOOK);
         }
     }
 
-    /// Looks until `done` says so.
-    fn until(&mut self, mut done: impl FnMut(&mut Self, u64) -> bool) -> Ended {
+    /// Looks until `done` says so, or until `deadline_us`.
+    fn until(&mut self, deadline_us: u64, mut done: impl FnMut(&mut Self, u64) -> bool) -> Ended {
         loop {
             let now_us = self.clock.now_us();
-            if done(self, now_us) {
+            if now_us >= deadline_us || done(self, now_us) {
                 return Ended::Completed;
             }
             if self.order.interrupted.load(Ordering::Relaxed) {
@@ -254,7 +254,7 @@ impl<'a> Watch<'a> {
             if self.threads.iter().any(JoinHandle::is_finished) {
                 return Ended::Failed("a client thread ended early".into());
             }
-            self.look();
+            self.look(Duration::from_micros(deadline_us - now_us).min(LOOK));
         }
     }
 
@@ -264,8 +264,8 @@ impl<'a> Watch<'a> {
     }
 
     /// Waits a little, writes down a second if one is over, shows the face.
-    fn look(&mut self) {
-        std_thread::sleep(LOOK);
+    fn look(&mut self, wait: Duration) {
+        std_thread::sleep(wait);
         while let Ok(sample) = self.samples.try_recv() {
             self.sample.add(&sample);
         }
@@ -330,6 +330,14 @@ impl<'a> Watch<'a> {
             }
         }
         live
+    }
+
+    fn last_connect_us(&self) -> u64 {
+        let last = self
+            .meters
+            .iter()
+            .map(|meter| meter.last_connect_us.value());
+        last.max().unwrap_or(0)
     }
 
     fn totals(&self) -> Totals {
@@ -411,6 +419,7 @@ fn gather(all: &mut Notes, more: Notes) {
     all.accepted.extend(more.accepted);
     all.unsure.extend(more.unsure);
     all.memberships.extend(more.memberships);
+    all.events += more.events;
     all.recovered += more.recovered;
     all.cut += more.cut;
     all.backed_off += more.backed_off;

@@ -25,6 +25,7 @@ pub(crate) fn report(plan: &Plan, mut record: Record) -> Report {
     let told_to_readers = told_to_readers(plan, &books);
     let mut deliveries = settle(books);
     deliveries.recovered = record.notes.recovered;
+    deliveries.events = record.notes.events;
     deliveries.faults = record.notes.faults.clone();
     let [begin, connected, run_begin, run_end, end] = &record.marks;
     deliveries.bytes = end.totals.bytes;
@@ -268,6 +269,10 @@ fn metrics(record: &Record, deliveries: &Deliveries) -> Option<MetricsView> {
         server: metrics.iter().map(|name| grown(name)).sum(),
         swarm: swarm as f64,
     };
+    // The server counts lines it hands to sockets; what a resume brings is part of an answer.
+    let lines_delivered = deliveries
+        .delivered
+        .saturating_sub(deliveries.recovered + deliveries.events);
     let agreement = vec![
         pair(
             "connections made",
@@ -282,7 +287,7 @@ fn metrics(record: &Record, deliveries: &Deliveries) -> Option<MetricsView> {
         pair(
             "lines delivered",
             &["danmaku_deliveries_total"],
-            deliveries.delivered - deliveries.recovered,
+            lines_delivered,
         ),
     ];
     Some(MetricsView {

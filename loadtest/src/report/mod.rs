@@ -147,6 +147,9 @@ pub struct Deliveries {
     pub expected: u64,
     /// Received, each once.
     pub delivered: u64,
+    /// Of those, events (gifts), received as they happened.
+    #[serde(default)]
+    pub events: u64,
     /// Of those, received in answer to a resume.
     pub recovered: u64,
     /// Not received, and the viewer was told so (`dropped`).

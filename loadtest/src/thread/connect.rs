@@ -26,6 +26,8 @@ const BACK_OFF_US: u64 = 200_000;
 const BACK_OFF_US_MAX: u64 = 10_000_000;
 /// Ports a source address is used with.
 const PORTS: std::ops::Range<u16> = 10_000..60_000;
+/// How long a viewer that wants to leave waits for an answer before it looks again, microseconds.
+const ANSWER_US: u64 = 50_000;
 /// Source addresses of one thread: 127.(1 + thread).0.1 and following, so that threads never share one.
 const ADDRESSES: u8 = 200;
 
@@ -198,6 +200,7 @@ impl Thread {
         self.meter.connects.add(1);
         self.meter.connected.add(1);
         let now_us = self.clock.now_us();
+        self.meter.last_connect_us.set(now_us);
         let client = &mut self.clients[at as usize];
         client.stage = Stage::Open;
         client.attempts = 0;
@@ -439,6 +442,13 @@ impl Thread {
     fn move_on(&mut self, at: u32) {
         if self.phase != Phase::Run || self.clients[at as usize].stage != Stage::Open {
             return;
+        }
+        if self.awaits_answers(at) {
+            // Whoever leaves before its lines are answered never learns their numbers.
+            let (now_us, generation) = (self.clock.now_us(), self.clients[at as usize].generation);
+            return self
+                .timers
+                .arm(now_us + ANSWER_US, at, generation, What::Move);
         }
         if self.chance.unit() < 0.5 {
             let client = &self.clients[at as usize];

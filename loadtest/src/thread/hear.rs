@@ -20,6 +20,8 @@ struct Ear<'a> {
     timed: bool,
     /// Lines counted in this read.
     lines: u64,
+    /// Of those, events.
+    events: u64,
     /// Lines that came by resuming.
     recovered: u64,
     later: &'a mut Vec<Later>,
@@ -106,6 +108,7 @@ impl Ear<'_> {
             return self.later.push(Later::Stray);
         }
         self.lines += 1;
+        self.events += u64::from(line.event);
         self.seat.line(line, self.meter);
         if let Some(stamp) = line.stamp
             && self.timed
@@ -179,6 +182,7 @@ impl Thread {
             now_us,
             timed: self.plan.viewers[client.number as usize].reads,
             lines: 0,
+            events: 0,
             recovered: 0,
             later: &mut later,
         };
@@ -186,6 +190,7 @@ impl Thread {
         let bytes = &self.scratch[from..to];
         let taken = client.decoder.take(bytes, &mut client.out, &mut ear);
         self.meter.deliveries.add(ear.lines);
+        self.notes.events += ear.events;
         self.notes.recovered += ear.recovered;
         client.member = ear.seat.member;
         if quiet && !client.out.is_empty() {

@@ -119,6 +119,8 @@ pub struct Notes {
     pub unsure: HashSet<u32>,
     /// Memberships.
     pub memberships: Vec<Membership>,
+    /// Events received as they happened.
+    pub events: u64,
     /// Lines received by resuming.
     pub recovered: u64,
     /// Upgrades refused, by code.

@@ -221,9 +221,14 @@ impl Thread {
         None
     }
 
+    /// Whether lines of this client are on their way.
+    pub(super) fn awaits_answers(&self, at: u32) -> bool {
+        self.sent.values().any(|sent| sent.client == at)
+    }
+
     /// Lines of a client that is no longer there: nobody will say what became of them.
     pub(super) fn forget_sent(&mut self, at: u32) {
-        if !self.sent.values().any(|sent| sent.client == at) {
+        if !self.awaits_answers(at) {
             return;
         }
         let unsure = &mut self.notes.unsure;
