@@ -26,6 +26,8 @@ const BACK_OFF_US: u64 = 200_000;
 const BACK_OFF_US_MAX: u64 = 10_000_000;
 /// Ports a source address is used with.
 const PORTS: std::ops::Range<u16> = 10_000..60_000;
+/// Receive buffer of a viewer that does not read: small, so that it is slow for the server and not for the kernel.
+const DEAF_BUFFER_BYTES: usize = 8 << 10;
 /// How long a viewer that wants to leave waits for an answer before it looks again, microseconds.
 const ANSWER_US: u64 = 50_000;
 /// Source addresses of one thread: 127.(1 + thread).0.1 and following, so that threads never share one.
@@ -63,13 +65,16 @@ impl Source {
     }
 
     /// A socket on its way to `target`.
-    pub(super) fn connect(&mut self, target: SocketAddr) -> io::Result<TcpStream> {
+    fn connect(&mut self, target: SocketAddr, reads: bool) -> io::Result<TcpStream> {
         let socket = Socket::new(
             Domain::for_address(target),
             Type::STREAM,
             Some(Protocol::TCP),
         )?;
         socket.set_nonblocking(true)?;
+        if !reads {
+            socket.set_recv_buffer_size(DEAF_BUFFER_BYTES)?;
+        }
         if self.loopback {
             socket.set_reuse_address(true)?;
             self.bind(&socket)?;
@@ -135,9 +140,10 @@ impl Thread {
         client.out = Vec::new();
         self.in_flight += 1;
         let both = Interest::READABLE | Interest::WRITABLE;
+        let reads = self.plan.viewers[client.number as usize].reads;
         let opened = self
             .source
-            .connect(self.plan.target.address)
+            .connect(self.plan.target.address, reads)
             .and_then(|mut stream| {
                 self.poll
                     .registry()
