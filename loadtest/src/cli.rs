@@ -31,7 +31,7 @@ pub struct Cli {
     #[arg(value_enum)]
     pub scenario: Which,
 
-    /// Clients in all [idle, room, rooms, mixed: 10000; storm, slow: 15000; push: 1000]
+    /// Clients in all [idle, room, rooms, mixed: 10000; storm: 15000; push, slow: 1000]
     #[arg(long, value_name = "N", help_heading = "The evening")]
     pub viewers: Option<usize>,
     /// Rooms [room, slow: 1; push: 10; idle, storm: 100; mixed: 200; rooms: 1000]
@@ -40,17 +40,12 @@ pub struct Cli {
     /// Exponent of the rooms' popularity, 0 = all alike [rooms, mixed: 1; else 0]
     #[arg(long, value_name = "S", help_heading = "The evening")]
     pub zipf: Option<f64>,
-    /// Lines per second, all together [room: 10; storm: 20; slow: 50; mixed: 200; push: 500; rooms: 1000]
+    /// Lines per second, all together [room: 10; storm: 20; slow: 100; mixed: 200; push: 500; rooms: 1000]
     #[arg(long, value_name = "PER_S", help_heading = "The evening")]
     pub rate: Option<f64>,
-    /// Bytes of text in a line
-    #[arg(
-        long,
-        value_name = "BYTES",
-        default_value_t = 128,
-        help_heading = "The evening"
-    )]
-    pub text_bytes: usize,
+    /// Bytes of text in a line [slow: 1000; else 128]
+    #[arg(long, value_name = "BYTES", help_heading = "The evening")]
+    pub text_bytes: Option<usize>,
     /// How long lines are spoken, like 30s or 10m; the ramp before it and the tail after it come on top
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "30s", help_heading = "The evening")]
     pub duration: Duration,
@@ -79,7 +74,7 @@ pub struct Cli {
     /// Gifts per second, by HTTP [mixed: 5; else 0]
     #[arg(long, value_name = "PER_S", help_heading = "The evening")]
     pub gifts: Option<f64>,
-    /// Share of the viewers that never read [slow: 0.01]
+    /// Share of the viewers that never read [slow: 0.02]
     #[arg(long, value_name = "SHARE", help_heading = "The evening")]
     pub slow_share: Option<f64>,
     /// Viewers that are there before the storm [storm: 1000]
@@ -362,7 +357,7 @@ impl Cli {
             Through::Http => Via::Http,
         });
         set(&mut options.via, via);
-        options.text_bytes = self.text_bytes;
+        set(&mut options.text_bytes, self.text_bytes);
         options.duration = self.duration;
         options.ramp_per_s = self.connect_rate;
         options.pushers = self.publishers;

@@ -60,7 +60,9 @@ pub enum Heard {
     ComeBack(u64),
     /// The first message of a connection.
     Welcome,
-    /// Nothing a swarm acts on (`pong`, `online`, ...).
+    /// The answer to a ping.
+    Pong,
+    /// Nothing a swarm acts on (`online`, ...).
     Other,
     /// Not understood; what it was.
     Unknown(String),
@@ -255,9 +257,8 @@ impl Message<'_> {
             },
             ("notice", _) => Heard::ComeBack(self.retry_after_ms.unwrap_or(0)),
             ("welcome", _) => Heard::Welcome,
-            ("pong" | "online" | "broadcast" | "push" | "recall" | "authed" | "epoch", _) => {
-                Heard::Other
-            }
+            ("pong", _) => Heard::Pong,
+            ("online" | "broadcast" | "push" | "recall" | "authed" | "epoch", _) => Heard::Other,
             (kind, _) => Heard::Unknown(format!("a message of type {kind}")),
         }
     }

@@ -147,9 +147,11 @@ impl Options {
                 ..base
             },
             Scenario::Slow => Options {
-                viewers: 15_000,
-                lines_per_s: 50.0,
-                slow_share: 0.01,
+                viewers: 1000,
+                lines_per_s: 100.0,
+                // Enough to fill what the kernel holds for a socket, a few MB, within the run.
+                text_bytes: 1000,
+                slow_share: 0.02,
                 ..base
             },
             Scenario::Push => Options {

@@ -16,6 +16,8 @@ use crate::client::upgrade::{self, Outcome, Refusal};
 use crate::dialect::Dialect;
 use crate::plan::Plan;
 
+/// A client's own heartbeat.
+const PING: &str = r#"{"type":"ping"}"#;
 /// Connects begun in one turn.
 const CONNECTS_PER_TURN: usize = 64;
 /// Timers handled in one turn.
@@ -321,6 +323,7 @@ impl Thread {
     fn leave_open(&mut self, at: u32) {
         self.meter.connected.sub(1);
         self.hush(at);
+        self.proven(at);
         self.forget_sent(at);
         self.drop_stream(at);
         let deaf = std::mem::take(&mut self.clients[at as usize].deaf);
@@ -393,6 +396,7 @@ impl Thread {
                 What::Arrive => self.arrive(at, due_us),
                 What::GiveUp => self.give_up(at),
                 What::Ping => self.ping(at, now_us),
+                What::Prove => self.prove(at),
                 What::Move => self.move_on(at),
                 What::CutAll => self.cut_all(),
             }
@@ -422,10 +426,16 @@ impl Thread {
         if client.stage == Stage::Open && self.plan.dialect.is_gateway() {
             let generation = client.generation;
             if !client.deaf {
-                self.say(at, r#"{"type":"ping"}"#.to_owned());
+                self.say(at, PING.to_owned());
             }
             let next_us = now_us + self.plan.heartbeat_us;
             self.timers.arm(next_us, at, generation, What::Ping);
+        }
+    }
+
+    fn prove(&mut self, at: u32) {
+        if self.clients[at as usize].stage == Stage::Open && self.plan.dialect.is_gateway() {
+            self.say(at, PING.to_owned());
         }
     }
 

@@ -33,6 +33,8 @@ struct Seat<'a> {
     number: u32,
     room: u32,
     member: bool,
+    /// Whether a pong is waited for.
+    unproven: bool,
     tally: &'a mut Tally,
     gaps: &'a mut Gaps,
     ended: &'a mut Vec<Membership>,
@@ -76,6 +78,7 @@ impl Ear<'_> {
         match self.dialect.hear(message, self.room, self.stamper) {
             Heard::Line(line) => self.line(line),
             Heard::Other => {}
+            Heard::Pong if !self.seat.unproven => {}
             Heard::Joined {
                 epoch,
                 seq,
@@ -175,6 +178,7 @@ impl Thread {
                 number: client.number,
                 room: client.room,
                 member: client.member,
+                unproven: client.unproven,
                 tally: &mut client.tally,
                 gaps: &mut self.gaps,
                 ended: &mut self.notes.memberships,
@@ -224,6 +228,7 @@ impl Thread {
             Heard::Ack { line, seq } => self.acked(line, seq),
             Heard::Error { line, code, .. } => self.line_refused(line, &code),
             Heard::ComeBack(ms) => self.clients[at as usize].notice_ms = Some(ms),
+            Heard::Pong => self.proven(at),
             Heard::Unknown(what) => self.fault(&what),
             Heard::Line(_) | Heard::Joined { .. } | Heard::Dropped(_) | Heard::Other => {}
         }

@@ -38,6 +38,8 @@ const EVENTS: usize = 1024;
 const WAIT: Duration = Duration::from_millis(20);
 /// How often distributions are handed over, microseconds.
 const SAMPLE_US: u64 = 1_000_000;
+/// How long after it began to read a viewer is asked whether it is still one, microseconds.
+const PROVE_US: u64 = 1_000_000;
 /// Tokens of pushers begin here; viewers' are below.
 const PUSHERS: usize = 1 << 32;
 
@@ -171,6 +173,8 @@ struct Client {
     resumes: bool,
     /// Whether it does not read, for now.
     deaf: bool,
+    /// Whether it did not read until the tail, and has not shown since that the server still has it.
+    unproven: bool,
     /// Whether it is among the thread's speakers.
     speaking: bool,
     /// When the server wants to see it again, once it closes.
@@ -378,7 +382,8 @@ impl Thread {
     }
 
     /// No one speaks any more, and who did not read does so now: what the server still has for it must be told or
-    /// delivered.
+    /// delivered. A ping then shows whether the server let go of it meanwhile: its goodbye may be stuck behind what the
+    /// kernel still holds.
     fn begin_tail(&mut self) {
         let ends_us = self.helm.run_ends_us.load(Ordering::Relaxed);
         self.speech.end(ends_us);
@@ -387,6 +392,12 @@ impl Thread {
         self.meter.scheduled.add(scheduled.saturating_sub(counted));
         for at in 0..self.clients.len() {
             if std::mem::take(&mut self.clients[at].deaf) {
+                self.clients[at].unproven = true;
+                self.meter.pending.add(1);
+                let generation = self.clients[at].generation;
+                let prove_us = self.clock.now_us() + PROVE_US;
+                self.timers
+                    .arm(prove_us, at as u32, generation, What::Prove);
                 let registry = self.poll.registry();
                 if let Some(stream) = self.clients[at].stream.as_mut() {
                     let both = Interest::READABLE | Interest::WRITABLE;
@@ -485,7 +496,8 @@ impl Thread {
     fn finish(&mut self) {
         for at in 0..self.clients.len() as u32 {
             let open = self.clients[at as usize].stage == Stage::Open;
-            self.end_membership(at, open);
+            let unproven = self.clients[at as usize].unproven;
+            self.end_membership(at, open && !unproven);
             if open {
                 let mask = (self.chance.bits() as u32).to_be_bytes();
                 frames::close(&mut self.clients[at as usize].out, mask);
@@ -515,6 +527,13 @@ impl Thread {
         });
     }
 
+    /// No longer in doubt: the server answered, or the connection is known to be gone.
+    fn proven(&mut self, at: u32) {
+        if std::mem::take(&mut self.clients[at as usize].unproven) {
+            self.meter.pending.sub(1);
+        }
+    }
+
     fn fault(&mut self, what: &str) {
         self.meter.faults.add(1);
         bump(&mut self.notes.faults, what);
@@ -530,6 +549,7 @@ impl Client {
             member: false,
             resumes: false,
             deaf: false,
+            unproven: false,
             speaking: false,
             notice_ms: None,
             attempts: 0,

@@ -12,6 +12,8 @@ pub(super) enum What {
     GiveUp,
     /// Its heartbeat.
     Ping,
+    /// It shows whether the server still has it.
+    Prove,
     /// It goes elsewhere.
     Move,
     /// All that can be cut are.
