@@ -31,7 +31,7 @@ pub struct Cli {
     #[arg(value_enum)]
     pub scenario: Which,
 
-    /// Clients in all [idle, room, rooms, mixed: 10000; storm: 15000; push, slow: 1000]
+    /// Clients in all [idle, room, rooms, mixed: 10000; storm: 15000; push: 1000; slow: 500]
     #[arg(long, value_name = "N", help_heading = "The evening")]
     pub viewers: Option<usize>,
     /// Rooms [room, slow: 1; push: 10; idle, storm: 100; mixed: 200; rooms: 1000]
@@ -40,7 +40,7 @@ pub struct Cli {
     /// Exponent of the rooms' popularity, 0 = all alike [rooms, mixed: 1; else 0]
     #[arg(long, value_name = "S", help_heading = "The evening")]
     pub zipf: Option<f64>,
-    /// Lines per second, all together [room: 10; storm: 20; slow: 100; mixed: 200; push: 500; rooms: 1000]
+    /// Lines per second, all together [room: 10; storm: 20; slow: 200; mixed: 200; push: 500; rooms: 1000]
     #[arg(long, value_name = "PER_S", help_heading = "The evening")]
     pub rate: Option<f64>,
     /// Bytes of text in a line [slow: 1000; else 128]
