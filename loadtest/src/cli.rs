@@ -34,7 +34,7 @@ pub struct Cli {
     /// Clients in all [idle, room, rooms, mixed: 10000; storm: 15000; push: 1000; slow: 500]
     #[arg(long, value_name = "N", help_heading = "The evening")]
     pub viewers: Option<usize>,
-    /// Rooms [room, slow: 1; push: 10; idle, storm: 100; mixed: 200; rooms: 1000]
+    /// Rooms [idle: 0, viewers enter none; room, slow: 1; push: 10; storm: 100; mixed: 200; rooms: 1000]
     #[arg(long, value_name = "N", help_heading = "The evening")]
     pub rooms: Option<usize>,
     /// Exponent of the rooms' popularity, 0 = all alike [rooms, mixed: 1; else 0]
@@ -500,8 +500,11 @@ fn check(options: &Options) -> Result<(), String> {
             return Err(format!("{flag} {value}: a number of at least 0"));
         }
     }
-    if options.viewers == 0 || options.rooms == 0 || options.in_flight == 0 {
-        return Err("--viewers, --rooms and --in-flight are at least 1".into());
+    if options.viewers == 0 || options.in_flight == 0 {
+        return Err("--viewers and --in-flight are at least 1".into());
+    }
+    if options.rooms == 0 && options.lines_per_s > 0.0 {
+        return Err("--rooms 0 is for idle: lines need a room".into());
     }
     if options.duration.is_zero() {
         return Err("--duration is longer than nothing".into());

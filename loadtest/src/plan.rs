@@ -26,6 +26,8 @@ pub struct Plan {
     pub voice: Voice,
     /// Rooms, by index.
     pub rooms: Vec<Room>,
+    /// Whether viewers enter a room at all.
+    pub enters: bool,
     /// How likely each room is when a viewer moves.
     pub popularity: Popularity,
     /// Every viewer, by number.

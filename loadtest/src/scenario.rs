@@ -49,7 +49,7 @@ pub struct Options {
     pub scenario: Scenario,
     /// Clients in all.
     pub viewers: usize,
-    /// Rooms.
+    /// Rooms; 0 = viewers enter none (`idle`).
     pub rooms: usize,
     /// Exponent of the rooms' popularity; 0 = all alike.
     pub zipf: f64,
@@ -126,7 +126,7 @@ impl Options {
         };
         match scenario {
             Scenario::Idle => Options {
-                rooms: 100,
+                rooms: 0,
                 lines_per_s: 0.0,
                 ..base
             },
@@ -188,6 +188,7 @@ impl Options {
             stamper: Stamper::new(marker),
             voice,
             rooms: rooms.collect(),
+            enters: self.rooms > 0,
             popularity,
             viewers,
             threads: self.threads.max(1),

@@ -515,7 +515,8 @@ fn request(plan: &Plan, client: &Client) -> Result<Vec<u8>, String> {
         None => None,
     };
     let room = &plan.rooms[client.room as usize].id;
-    let room = (plan.dialect.is_gateway() && !client.resumes).then_some(room.as_str());
+    let enters = plan.enters && plan.dialect.is_gateway() && !client.resumes;
+    let room = enters.then_some(room.as_str());
     Ok(plan.target.upgrade.request(room, token.as_deref()))
 }
 
