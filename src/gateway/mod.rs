@@ -50,14 +50,20 @@ pub enum StartError {
     Keys(Vec<KeyMistake>),
     /// The descriptor limit leaves nothing for viewers.
     #[error(
-        "the descriptor limit of {limit} leaves no room for viewers\n  raise it: `ulimit -n 65536`, or LimitNOFILE= in the systemd unit"
+        "the descriptor limit of {limit} leaves no room for viewers: {shards} shards need {needed} before the first one\n  raise it: `ulimit -Hn 65536; ulimit -n 65536` as root, LimitNOFILE=65536 in the systemd unit, or docker run --ulimit nofile=65536:65536; `danmaku doctor` says how many viewers fit"
     )]
     Descriptors {
         /// What `RLIMIT_NOFILE` says.
         limit: u64,
+        /// Reactor threads.
+        shards: usize,
+        /// The least limit that lets a viewer in.
+        needed: u64,
     },
     /// The ready file could not be written.
-    #[error("cannot write --ready-file {path}: {error}")]
+    #[error(
+        "cannot write --ready-file {path}: {error}\n  name a file in a folder that exists and that this user may write to"
+    )]
     ReadyFile {
         /// Where.
         path: PathBuf,
