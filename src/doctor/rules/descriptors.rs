@@ -2,11 +2,11 @@
 
 use super::super::facts::{Descriptors, Facts};
 use super::super::report::{Bound, Finding, Report, Verdict, count};
+use crate::base::limits;
 use crate::config::checked::FdTables;
 use crate::net::fd;
 
-/// Fewer viewers than this is a limit nobody set on purpose (1,024 is the usual default).
-const FEW_VIEWERS: u64 = 10_000;
+const FEW_VIEWERS: u64 = limits::FEW_VIEWERS as u64;
 /// What to raise a limit to: a million viewers on one shard, and what the kernel allows by default (`fs.nr_open`).
 const LIMIT_WANTED: u64 = 1 << 20;
 /// The most `server.shards` allows.
