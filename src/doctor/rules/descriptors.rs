@@ -10,7 +10,7 @@ const FEW_VIEWERS: u64 = limits::FEW_VIEWERS as u64;
 /// What to raise a limit to: a million viewers on one shard, and what the kernel allows by default (`fs.nr_open`).
 const LIMIT_WANTED: u64 = 1 << 20;
 /// The most `server.shards` allows.
-const SHARDS_MAX: u64 = 256;
+const SHARDS_MAX: usize = 256;
 
 /// Adds the findings and what they let in.
 pub fn judge(facts: &Facts, report: &mut Report) {
@@ -64,21 +64,32 @@ fn limit(descriptors: &Descriptors, shards: usize, own: bool, viewers: u64) -> F
     let finding = Finding::new("descriptors", verdict, found, means);
     match verdict {
         Verdict::Ok => finding,
-        _ => more_shards(
-            raised(finding, descriptors.nr_open),
-            own,
-            per_shard(viewers, shards),
-        ),
+        _ => {
+            let finding = raised(finding, descriptors.nr_open);
+            match own {
+                true => more_shards(finding, descriptors.hard, shards, viewers),
+                false => finding,
+            }
+        }
     }
 }
 
-/// Where the limit cannot be raised (a container without that right): each further shard brings a table of its own.
-fn more_shards(finding: Finding, own: bool, per_shard: u64) -> Finding {
-    if !own || per_shard == 0 {
-        return finding;
+/// Where the limit cannot be raised (a container without that right): each further shard brings a table of its own. As many as
+/// let in enough, or the most that helps: each shard also keeps two descriptors for every other one.
+fn more_shards(finding: Finding, limit: Option<u64>, shards: usize, viewers: u64) -> Finding {
+    let held = |shards: usize| fd::sockets_per_shard(limit, shards, true) * shards as u64;
+    let enough = (1..=SHARDS_MAX).find(|&shards| held(shards) >= FEW_VIEWERS);
+    let wanted = enough.or_else(|| (1..=SHARDS_MAX).max_by_key(|&shards| held(shards)));
+    match wanted {
+        Some(wanted) if wanted > shards && held(wanted) > viewers => finding.mend(
+            "or else",
+            format!(
+                "danmaku --shards {wanted}   # where the limit cannot be raised: room for {} viewers",
+                count(held(wanted))
+            ),
+        ),
+        _ => finding,
     }
-    let shards = FEW_VIEWERS.div_ceil(per_shard).min(SHARDS_MAX);
-    finding.mend("or else", format!("danmaku --shards {shards}   # where the limit cannot be raised: each shard has its own table"))
 }
 
 fn per_shard(viewers: u64, shards: usize) -> u64 {

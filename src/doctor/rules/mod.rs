@@ -81,30 +81,31 @@ fn admission(plan: &Plan, report: &mut Report) {
         return;
     }
     let asked = plan.connections_max;
-    let held = tightest(report);
+    let first = report.bounds.iter().min_by_key(|bound| bound.viewers);
     let found = format!("admission.connections_max is {}", count(asked));
-    report.findings.push(match held {
-        Some(held) if held < asked => Finding::new(
-            "admission",
-            Verdict::Bad,
-            found,
-            format!(
-                "it promises more than the {} viewers this machine holds: beyond them connections fail without an answer that says why",
-                count(held)
-            ),
-        )
-        .mend("now", format!("DANMAKU_ADMISSION__CONNECTIONS_MAX={held}"))
-        .mend(
-            "for good",
-            format!("connections_max = {held}   # in [admission] of the config file"),
-        ),
+    let finding = match first {
+        Some(first) if first.viewers < asked => {
+            let held = first.viewers;
+            let means = format!(
+                "it promises more than the {} viewers this machine holds: {} stops them before it does",
+                count(held),
+                first.what
+            );
+            Finding::new("admission", Verdict::Bad, found, means)
+                .mend("now", format!("DANMAKU_ADMISSION__CONNECTIONS_MAX={held}"))
+                .mend(
+                    "for good",
+                    format!("connections_max = {held}   # in [admission] of the config file"),
+                )
+        }
         _ => Finding::new(
             "admission",
             Verdict::Ok,
             found,
             "the machine holds as many; more are refused with a reason",
         ),
-    });
+    };
+    report.findings.push(finding);
     report.bounds.push(Bound {
         what: "admission.connections_max".into(),
         viewers: asked,

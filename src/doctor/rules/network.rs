@@ -20,7 +20,12 @@ pub fn judge(facts: &Facts, held: Option<u64>, report: &mut Report) {
     report
         .findings
         .extend(listen_ports(network, &facts.plan.ports));
-    conntrack(network, held, report);
+    match facts.is_linux {
+        true => conntrack(network, held, report),
+        false => report
+            .findings
+            .push(Finding::unknown("conntrack", "a table of connections")),
+    }
     report.findings.push(socket_memory(network, held));
 }
 

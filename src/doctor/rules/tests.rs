@@ -111,7 +111,7 @@ fn a_small_descriptor_limit() {
         "LimitNOFILE=1048576",
         "docker run --ulimit nofile=1048576:1048576",
         "echo '* - nofile 1048576' >> /etc/security/limits.d/90-danmaku.conf",
-        "danmaku --shards 11",
+        "danmaku --shards 11   # where the limit cannot be raised: room for 10,318 viewers",
     ];
     only(&report, "descriptors", Verdict::Warn, &commands);
     assert_eq!(fits(&report).0, 4 * 952);
@@ -388,6 +388,7 @@ fn elsewhere_than_on_linux_it_says_what_it_cannot_know() {
         "somaxconn",
         "tcp_max_syn_backlog",
         "local ports",
+        "conntrack",
         "tcp_mem",
         "wall clock",
     ] {
