@@ -50,6 +50,9 @@ fn run(serve: Serve, machine: Machine) -> ExitCode {
         Ok(loaded) => loaded,
         Err(mistakes) => return fail(&mistakes.to_string(), 2),
     };
+    if let Err(error) = gateway::preflight(loaded.config.server.shards) {
+        return fail(&error.to_string(), 1);
+    }
     let settings = &loaded.config.log;
     let format = match settings.format {
         LogFormat::Plain => log::Format::Plain,

@@ -21,6 +21,8 @@ struct Start<'a> {
     toml: Option<&'a str>,
     /// Descriptors it may have.
     descriptors: Option<u32>,
+    /// KiB of address space it may have.
+    memory_kib: Option<u32>,
     exit: i32,
     /// What must be said, all of it.
     says: &'a [&'a str],
@@ -31,18 +33,14 @@ struct Start<'a> {
 impl Start<'_> {
     /// Runs it to its end; one that serves instead is ended and fails the test.
     fn run(&self) -> (Output, String) {
-        let mut command = match self.descriptors {
-            None => Command::new(binary()),
-            Some(descriptors) => {
-                let mut shell = Command::new("sh");
-                shell.args([
-                    "-c",
-                    &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""),
-                ]);
-                shell.arg(binary());
-                shell
-            }
-        };
+        let limit = |letter: char, to: u32| format!("ulimit -{letter} {to}; ");
+        let descriptors = self.descriptors.map(|to| limit('n', to));
+        let memory = self.memory_kib.map(|to| limit('v', to));
+        let limits: String = descriptors.into_iter().chain(memory).collect();
+        let mut command = Command::new("bash");
+        command
+            .args(["-c", &format!("{limits}exec \"$0\" \"$@\"")])
+            .arg(binary());
         command.args(self.arguments);
         if let Some(toml) = self.toml {
             let file = scratch("start.toml");
@@ -365,6 +363,17 @@ fn a_machine_that_gives_too_little() {
                 "LimitNOFILE=65536",
                 "danmaku doctor",
             ],
+            ..Start::default()
+        }
+        .check();
+    }
+    for memory_kib in [20_000, 50_000] {
+        Start {
+            arguments: &[&FREE[..], &["--shards", "2"]].concat(),
+            memory_kib: Some(memory_kib),
+            exit: 1,
+            says: &["ulimit -v", "2 shards need 96 MiB", "--shards 1"],
+            never: "panicked",
             ..Start::default()
         }
         .check();

@@ -33,6 +33,10 @@ pub const WHEEL_TICK_MS: u64 = 50;
 pub const DESCRIPTOR_RESERVE: usize = 64;
 /// Room for fewer viewers than this is a descriptor limit nobody set on purpose (1,024 is the usual default): worth a word.
 pub const FEW_VIEWERS: usize = 10_000;
+/// Address space it takes to start without a shard: the program, its libraries, the log's and the signals' threads with their stacks.
+pub const ADDRESS_SPACE_BYTES: u64 = 48 << 20;
+/// And for each shard: mailbox, scratch, stack, and what the allocator sets apart for a thread. With 20 MiB some of 32 shards did not start.
+pub const ADDRESS_SPACE_BYTES_PER_SHARD: u64 = 24 << 20;
 /// Connections the kernel holds before they are accepted; it caps this at `somaxconn`.
 pub const LISTEN_BACKLOG: i32 = 4096;
 /// Questions to home shards one connection may have under way.

@@ -14,6 +14,11 @@ pub fn limits_now() -> (Option<u64>, Option<u64>) {
     (limit.current, limit.maximum)
 }
 
+/// Bytes of address space the process may have (`ulimit -v`); `None` = no limit.
+pub fn address_space_limit() -> Option<u64> {
+    getrlimit(Resource::As).current
+}
+
 /// Sockets one shard may hold where a table holds `limit` descriptors (`None` = no limit) and each shard has its own table, or all
 /// share one. 0 where the reserve already takes everything.
 pub fn sockets_per_shard(limit: Option<u64>, shards: usize, has_own_tables: bool) -> u64 {
