@@ -86,23 +86,18 @@ fn descriptors() -> Descriptors {
         Err(_) => Err("the try itself failed".into()),
     };
     let files = numbers("/proc/sys/fs/file-nr");
-    let [files_open, _, files_max] = files[..] else {
-        return Descriptors {
-            soft,
-            hard,
-            own_table,
-            nr_open: number("/proc/sys/fs/nr_open"),
-            files_open: None,
-            files_max: None,
-        };
+    // Open, free (always 0), at most.
+    let (files_open, files_max) = match files[..] {
+        [open, _, max] => (Some(open), Some(max)),
+        _ => (None, None),
     };
     Descriptors {
         soft,
         hard,
         own_table,
         nr_open: number("/proc/sys/fs/nr_open"),
-        files_open: Some(files_open),
-        files_max: Some(files_max),
+        files_open,
+        files_max,
     }
 }
 
