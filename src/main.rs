@@ -1,5 +1,6 @@
 //! The `danmaku` binary: argv → config → the gateway → exit code. Everything else is the library's.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -7,9 +8,10 @@ use clap::Parser;
 use danmaku_gateway::auth::mint::{MintClaims, mint};
 use danmaku_gateway::base::clock::Clock;
 use danmaku_gateway::config::checked::LogFormat;
-use danmaku_gateway::config::cli::{Cli, Command, Serve, Token};
+use danmaku_gateway::config::cli::{self, Cli, Command, Serve, Token};
 use danmaku_gateway::config::load::{Loaded, Machine, load};
 use danmaku_gateway::config::show;
+use danmaku_gateway::doctor;
 use danmaku_gateway::gateway::{self, Order};
 use danmaku_gateway::telemetry::log;
 
@@ -23,14 +25,23 @@ fn main() -> ExitCode {
         Command::Serve(serve) => run(serve, machine),
         Command::CheckConfig(serve) => {
             let (text, code) = show::check_config(&serve, &mut environment(), &machine);
-            print!("{text}");
+            say(text.as_bytes());
             ExitCode::from(code)
         }
         Command::DefaultConfig => {
-            print!("{}", show::default_config());
+            say(show::default_config().as_bytes());
             ExitCode::SUCCESS
         }
         Command::Token(token) => print_token(token, &machine),
+        Command::Doctor(asked) => {
+            let (text, code) = doctor::examine(&asked, &mut environment(), &machine);
+            say(text.as_bytes());
+            ExitCode::from(code)
+        }
+        Command::Completions { shell } => {
+            say(&cli::completions(shell));
+            ExitCode::SUCCESS
+        }
     }
 }
 
@@ -39,6 +50,9 @@ fn run(serve: Serve, machine: Machine) -> ExitCode {
         Ok(loaded) => loaded,
         Err(mistakes) => return fail(&mistakes.to_string(), 2),
     };
+    if let Err(error) = gateway::preflight(loaded.config.server.shards) {
+        return fail(&error.to_string(), 1);
+    }
     let settings = &loaded.config.log;
     let format = match settings.format {
         LogFormat::Plain => log::Format::Plain,
@@ -88,7 +102,7 @@ fn print_token(token: Token, machine: &Machine) -> ExitCode {
     };
     match mint(&auth, &claims) {
         Ok(token) => {
-            println!("{token}");
+            say(format!("{token}\n").as_bytes());
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error.to_string(), 2),
@@ -112,6 +126,11 @@ fn machine() -> Result<Machine, getrandom::Error> {
     getrandom::fill(&mut random)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Machine { cores, random })
+}
+
+/// To standard output. One that was closed (`| head`) is no failure worth a word.
+fn say(text: &[u8]) {
+    let _ = std::io::stdout().write_all(text);
 }
 
 fn fail(why: &str, code: u8) -> ExitCode {

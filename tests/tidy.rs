@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["bus"],
     &["session", "api", "web"],
     &["shard"],
-    &["gateway"],
+    &["gateway", "doctor"],
     &["lib", "main"],
 ];
 

@@ -105,7 +105,13 @@ impl<'a> Shown<'a> {
             .api_keys
             .check(key)
             .map(Caller::Key)
-            .ok_or_else(|| required("what was sent is none of the api_keys".into()))
+            .ok_or_else(|| {
+                let is_token = key.starts_with("eyJ") && key.matches('.').count() == 2;
+                required(match is_token {
+                    true => "what was sent is a viewer's token; this takes an API key".into(),
+                    false => "what was sent is none of the api_keys".into(),
+                })
+            })
     }
 
     /// An API key, the bearer of a token, or nobody.

@@ -31,6 +31,12 @@ pub const TIMERS_PER_TURN: usize = 1024;
 pub const WHEEL_TICK_MS: u64 = 50;
 /// Descriptors of a shard that no viewer gets: two listeners, poller, waker, the process's own, scrapes, refusals.
 pub const DESCRIPTOR_RESERVE: usize = 64;
+/// Room for fewer viewers than this is a descriptor limit nobody set on purpose (1,024 is the usual default): worth a word.
+pub const FEW_VIEWERS: usize = 10_000;
+/// Address space it takes to start without a shard: the program, its libraries, the log's and the signals' threads with their stacks.
+pub const ADDRESS_SPACE_BYTES: u64 = 48 << 20;
+/// And for each shard: mailbox, scratch, stack, and what the allocator sets apart for a thread. With 20 MiB some of 32 shards did not start.
+pub const ADDRESS_SPACE_BYTES_PER_SHARD: u64 = 24 << 20;
 /// Connections the kernel holds before they are accepted; it caps this at `somaxconn`.
 pub const LISTEN_BACKLOG: i32 = 4096;
 /// Questions to home shards one connection may have under way.
@@ -42,6 +48,11 @@ pub const COMMANDS: Rate = Rate {
 };
 /// Bad or too fast messages that are answered before the connection is closed with 4429.
 pub const STRIKES_MAX: u32 = 20;
+/// Refused clients that are logged, per shard.
+pub const REFUSALS_LOGGED: Rate = Rate {
+    per_s: 2,
+    burst: 10,
+};
 /// Strikes forgotten per second.
 pub const STRIKES_FORGIVEN_PER_S: u32 = 1;
 /// How long an idle HTTP connection is kept.

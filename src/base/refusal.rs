@@ -30,25 +30,25 @@ codes! {
     /// More new connections per second than `admission.accepts_per_s`.
     AcceptRate = "accept_rate", 429, "come back after retry_after_ms; the node admits admission.accepts_per_s new viewers a second";
     /// `admission.connections_max` reached.
-    ConnectionsFull = "connections_full", 503, "come back after retry_after_ms or try another node";
+    ConnectionsFull = "connections_full", 503, "come back after retry_after_ms or try another node; `danmaku doctor` on the node says what bounds it";
     /// `admission.handshakes_max` reached.
     HandshakesFull = "handshakes_full", 503, "come back after retry_after_ms; too many are entering at once";
     /// `admission.per_address_max` reached.
     AddressFull = "address_full", 429, "close a connection from this address first, or raise admission.per_address_max";
     /// The browser's Origin is not on the list.
-    OriginDenied = "origin_denied", 403, "add this page's origin to auth.origins";
+    OriginDenied = "origin_denied", 403, "add this page's origin to auth.origins (or DANMAKU_AUTH__ORIGINS), as the reason has it";
     /// No token where one is required.
     TokenMissing = "token_missing", 401, "send a token as Authorization: Bearer, ?token= or the subprotocol entry bearer.TOKEN; `danmaku token --user me` mints one";
     /// A token that does not verify.
-    TokenInvalid = "token_invalid", 401, "the token must be signed with a key of auth.keys; `danmaku token --user me` mints one";
+    TokenInvalid = "token_invalid", 401, "the token must be signed with a key of auth.keys; `danmaku token --user me`, run with this node's --config or DANMAKU_AUTH__SECRET, mints one";
     /// A token past `exp`, or before `nbf`.
-    TokenExpired = "token_expired", 401, "get a new token";
+    TokenExpired = "token_expired", 401, "get a new token; `danmaku token --user me --ttl 24h` mints one";
     /// Neither of the API keys, or none sent.
     ApiKeyRequired = "api_key_required", 401, "send one of the api_keys as Authorization: Bearer KEY or X-Api-Key";
     /// A room that needs a token, asked for without one.
-    LoginRequired = "login_required", 403, "this room takes bearers of a token only";
+    LoginRequired = "login_required", 403, "connect with a token; `danmaku token --user me` mints one";
     /// A room the token does not name.
-    RoomForbidden = "room_forbidden", 403, "the token's rooms claim must name this room";
+    RoomForbidden = "room_forbidden", 403, "the token's rooms claim must name this room; `danmaku token --user me --room ROOM` mints one that does";
     /// Not allowed to do this.
     Forbidden = "forbidden", 403, "this needs another role or an API key";
     /// Anonymous viewers may only watch.
@@ -60,7 +60,7 @@ codes! {
 
     // WebSocket handshake.
     /// A plain request to the WebSocket address.
-    UpgradeRequired = "upgrade_required", 426, "this address speaks WebSocket: connect with a WebSocket client, version 13";
+    UpgradeRequired = "upgrade_required", 426, "this address speaks WebSocket: connect with a WebSocket client, version 13, like `npx wscat -c ws://HOST:PORT/ws?room=1001`";
     /// An upgrade that RFC 6455 section 4.2.1 does not allow.
     BadHandshake = "bad_handshake", 400, "see RFC 6455 section 4.2.1";
 
@@ -68,13 +68,13 @@ codes! {
     /// A request HTTP/1.1 does not allow.
     BadRequest = "bad_request", 400, "see the reason";
     /// No such path.
-    NotFound = "not_found", 404, "see docs/PROTOCOL.md for the paths";
+    NotFound = "not_found", 404, "viewers connect to /ws; the server API and /metrics are on the internal listener (listen.internal) only; docs/PROTOCOL.md lists the paths";
     /// The path exists, the method does not.
     MethodNotAllowed = "method_not_allowed", 405, "the Allow header lists the methods";
     /// The request did not arrive in time.
     RequestTimeout = "request_timeout", 408, "send the whole request without a pause";
     /// A body without length.
-    LengthRequired = "length_required", 411, "send Content-Length or Transfer-Encoding: chunked";
+    LengthRequired = "length_required", 411, "send Content-Length or Transfer-Encoding: chunked (curl: -d '' for none)";
     /// Body over `limits.body_bytes_max`.
     BodyTooLarge = "body_too_large", 413, "send less, or raise limits.body_bytes_max";
     /// Request target over the head limit.
@@ -90,7 +90,7 @@ codes! {
     /// A method or transfer coding unknown here.
     NotImplemented = "not_implemented", 501, "see docs/PROTOCOL.md";
     /// HTTP/2 or /0.9.
-    VersionNotSupported = "version_not_supported", 505, "speak HTTP/1.1";
+    VersionNotSupported = "version_not_supported", 505, "speak HTTP/1.1 (curl: --http1.1)";
     /// A home shard did not answer in time.
     Timeout = "timeout", 504, "try again after retry_after_ms";
 
@@ -110,7 +110,7 @@ codes! {
     /// Not an event.
     BadEvent = "bad_event", 400, "an event's name is 1..64 bytes of [A-Za-z0-9_.:-]";
     /// Nobody knows this room.
-    RoomNotFound = "room_not_found", 404, "a room exists while someone is in it or it has recent lines; PUT creates one";
+    RoomNotFound = "room_not_found", 404, "a room exists while someone is in it or it has recent lines; PUT /api/v1/rooms/{room} on the internal listener creates one";
     /// The room was closed.
     RoomClosed = "room_closed", 404, "the room was closed by its owner";
     /// Removed from the room.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use super::given::Gathered;
 use super::read::ms_of;
@@ -41,6 +41,14 @@ pub enum Command {
     DefaultConfig,
     /// Print a signed token
     Token(Token),
+    /// What this machine can hold, what limits it first, and the commands that mend it
+    Doctor(Doctor),
+    /// Print a shell's completion script
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Flags of `serve` and `check-config`.
@@ -56,7 +64,7 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR")]
     pub internal_listen: Option<String>,
     /// Reactor threads (server.shards)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub shards: Option<String>,
     /// Not available in this version: it runs as one node
     #[arg(long, value_name = "URL")]
@@ -92,6 +100,23 @@ impl Serve {
     }
 }
 
+/// Flags of `doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct Doctor {
+    /// Config file (TOML); also DANMAKU_CONFIG
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Reactor threads to judge by (server.shards)
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub shards: Option<String>,
+    /// Try this Redis: round trip, version, eviction
+    #[arg(long, value_name = "URL")]
+    pub redis: Option<String>,
+    /// For programs: one object on one line
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Flags of `token`.
 #[derive(Clone, Debug, Args)]
 pub struct Token {
@@ -113,6 +138,18 @@ pub struct Token {
     /// How long it is good for, like 30m or 24h
     #[arg(long, default_value = "1h", value_parser = ttl_s)]
     pub ttl: u64,
+}
+
+/// A shell's completion script, for the words of this command line.
+pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(
+        shell,
+        &mut <Cli as CommandFactory>::command(),
+        "danmaku",
+        &mut script,
+    );
+    script
 }
 
 fn role(word: &str) -> Result<Role, String> {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::checked::*;
 use super::cli::Serve;
 use super::credentials::{api_keys, keys, missing_as, reader};
-use super::given::{Entry, Gathered, Mistake};
+use super::given::{Entry, Gathered, Given, Mistake, Raw};
 use super::keys::{ARRAYS, KEYS};
 use super::read::{Reader, ms_of};
 use crate::base::identity::Access;
@@ -58,6 +58,28 @@ pub fn load(
     environment: &mut dyn Iterator<Item = (String, String)>,
     machine: &Machine,
 ) -> Result<Loaded, Mistakes> {
+    assemble(gather(cli, environment), machine)
+}
+
+/// The same with `redis.url` taken out and given apart: the gateway of this version refuses it, but whether that Redis answers
+/// can be asked all the same.
+pub fn load_apart_from_redis(
+    cli: &Serve,
+    environment: &mut dyn Iterator<Item = (String, String)>,
+    machine: &Machine,
+) -> (Result<Loaded, Mistakes>, Option<String>) {
+    let mut gathered = gather(cli, environment);
+    let url = match gathered.values.remove("redis.url") {
+        Some(Given {
+            raw: Raw::Text(url),
+            ..
+        }) if !url.is_empty() => Some(url),
+        _ => None,
+    };
+    (assemble(gathered, machine), url)
+}
+
+fn gather(cli: &Serve, environment: &mut dyn Iterator<Item = (String, String)>) -> Gathered {
     let mut gathered = Gathered::default();
     let environment: Vec<(String, String)> = environment.collect();
     let named = environment
@@ -72,16 +94,33 @@ pub fn load(
             Ok(text) => gathered.file(&path.display().to_string(), &text),
             Err(error) => gathered.mistakes.push(Mistake {
                 place: path.display().to_string(),
-                key: "--config".into(),
+                key: if cli.config.is_some() {
+                    "--config"
+                } else {
+                    "DANMAKU_CONFIG"
+                }
+                .into(),
                 found: error.to_string(),
                 allowed: "a TOML file that can be read".into(),
-                hint: Some("`danmaku default-config > danmaku.toml` writes one".into()),
+                hint: Some(unreadable_hint(error.kind())),
             }),
         }
     }
     gathered.environment(&mut environment.into_iter());
     cli.flags(&mut gathered);
-    assemble(gathered, machine)
+    gathered
+}
+
+/// What to do about a config file that could not be read.
+fn unreadable_hint(kind: std::io::ErrorKind) -> String {
+    use std::io::ErrorKind;
+    match kind {
+        ErrorKind::PermissionDenied => "let the user that runs the gateway read it (and enter its folders): chgrp and chmod g+r",
+        ErrorKind::IsADirectory => "name the file in it",
+        ErrorKind::InvalidData => "save it as UTF-8 text",
+        _ => "`danmaku default-config > danmaku.toml` writes one",
+    }
+    .into()
 }
 
 fn assemble(mut gathered: Gathered, machine: &Machine) -> Result<Loaded, Mistakes> {
@@ -381,7 +420,7 @@ fn cross_check(r: &mut Reader<'_>, config: &Config) {
             "redis.url",
             "a URL",
             "\"\": this version runs as one node",
-            Some("leave redis.url, DANMAKU_REDIS__URL and --redis out"),
+            Some("leave redis.url, DANMAKU_REDIS__URL and --redis out; `danmaku doctor --redis URL` tries it"),
         );
     }
 }

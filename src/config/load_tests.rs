@@ -325,3 +325,35 @@ fn a_reload_says_what_it_can_and_what_it_cannot_change() {
         )
     );
 }
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_how() {
+    use std::io::ErrorKind;
+    for (kind, hint) in [
+        (ErrorKind::NotFound, "danmaku default-config >"),
+        (ErrorKind::PermissionDenied, "chmod g+r"),
+        (ErrorKind::IsADirectory, "name the file in it"),
+        (ErrorKind::InvalidData, "UTF-8"),
+    ] {
+        assert!(unreadable_hint(kind).contains(hint), "{kind}");
+    }
+}
+
+#[test]
+fn the_doctor_gets_the_redis_that_the_gateway_refuses() {
+    let serve = Serve {
+        redis: Some("redis://h".into()),
+        ..Serve::default()
+    };
+    let machine = || Machine {
+        cores: 1,
+        random: [7; 64],
+    };
+    assert!(load(&serve, &mut std::iter::empty(), &machine()).is_err());
+    let (loaded, url) = load_apart_from_redis(&serve, &mut std::iter::empty(), &machine());
+    assert!(loaded.is_ok());
+    assert_eq!(url.as_deref(), Some("redis://h"));
+    let none = Serve::default();
+    let (_, url) = load_apart_from_redis(&none, &mut std::iter::empty(), &machine());
+    assert_eq!(url, None);
+}

@@ -109,7 +109,7 @@ impl Reader<'_> {
                 Some(value) => return Some(value),
                 None => {
                     let raw = given.raw.clone();
-                    let hint = hint(key.kind, &raw);
+                    let hint = hint(key.kind, &raw, given.loose);
                     let allowed = key.kind.allowed();
                     self.mistake(path, shown(key, &raw), &allowed, hint.as_deref());
                 }
@@ -206,20 +206,43 @@ pub fn ms_of(text: &str) -> Option<u64> {
     u64::try_from(duration.as_millis()).ok()
 }
 
-fn hint(kind: Kind, raw: &Raw) -> Option<String> {
+fn hint(kind: Kind, raw: &Raw, loose: bool) -> Option<String> {
     match (kind, raw) {
         (Kind::Duration(..), Raw::Whole(n)) => {
             Some(format!("give the unit: \"{n}s\" or \"{n}ms\""))
         }
         (Kind::Word(words), Raw::Text(text)) => did_you_mean(text, words.iter().copied())
             .map(|word| format!("did you mean \"{word}\"?")),
-        (Kind::Whole(..), Raw::Text(text)) if text.parse::<u64>().is_ok() => {
+        (Kind::Whole(..), Raw::Text(text)) if !loose && text.parse::<u64>().is_ok() => {
             Some("without quotes".into())
         }
+        (Kind::Address, raw) => address_hint(raw),
         (Kind::Size(..), Raw::Text(text)) if text.ends_with("KB") || text.ends_with("MB") => {
             Some("units are KiB, MiB, GiB".into())
         }
         (Kind::List, Raw::Text(text)) => Some(format!("in brackets: [\"{text}\"]")),
         _ => None,
     }
+}
+
+/// What was probably meant by an address that is none: a port alone, or a name.
+fn address_hint(raw: &Raw) -> Option<String> {
+    let text = match raw {
+        Raw::Text(text) => text.clone(),
+        Raw::Whole(port) => port.to_string(),
+        _ => return None,
+    };
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", &text));
+    let is_address = |text: &str| text.parse::<std::net::IpAddr>().is_ok();
+    if is_address(&text) {
+        return Some("give the port too: 8080 is usual".into());
+    }
+    let port: u16 = port.parse().ok()?;
+    Some(match host {
+        "" | "*" => {
+            format!("\"127.0.0.1:{port}\" for this machine alone, \"0.0.0.0:{port}\" for all")
+        }
+        "localhost" => format!("\"127.0.0.1:{port}\": names are not looked up"),
+        _ => "names are not looked up: give the address itself".into(),
+    })
 }

@@ -195,7 +195,8 @@ fn reserve(address: SocketAddr, setting: &'static str, flag: &str) -> Result<Res
     listener::reserve(address).map_err(|error| {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => format!(
-                "another program listens there (perhaps another gateway): stop it, or use {flag} with another port; port 0 takes a free one"
+                "another program listens there (perhaps another gateway; `ss -ltnp 'sport = :{}'` names it): stop it, or use {flag} with another port; port 0 takes a free one",
+                address.port()
             ),
             io::ErrorKind::AddrNotAvailable => {
                 format!("this machine has no such address: use {flag} with one of its own")
@@ -235,16 +236,17 @@ fn sockets_per_shard(
     shards: usize,
     tables: FdTables,
 ) -> Result<usize, StartError> {
-    // Without a limit, a million per shard: more than one core can serve.
-    let limit = limit.unwrap_or(1 << 20).min(1 << 20);
-    let table = match tables {
-        FdTables::PerShard => limit,
-        FdTables::Shared => limit / shards.max(1) as u64,
-    };
-    // Each shard holds a poller and a waker of every other one, and its reserve.
-    let reserve = limits::DESCRIPTOR_RESERVE as u64 + 2 * shards as u64;
-    match table.saturating_sub(reserve) {
-        0 => Err(StartError::Descriptors { limit }),
+    let own = tables == FdTables::PerShard;
+    match fd::sockets_per_shard(limit, shards, own) {
+        0 => {
+            let reserve = fd::reserve_per_shard(shards);
+            let tables = if own { 1 } else { shards as u64 };
+            Err(StartError::Descriptors {
+                limit: limit.unwrap_or(u64::MAX),
+                shards,
+                needed: (reserve + 1) * tables,
+            })
+        }
         sockets => Ok(sockets as usize),
     }
 }

@@ -12,6 +12,7 @@ use signal_hook::iterator::Signals;
 use super::{Gateway, Order, StartError, policy};
 use crate::auth::mint::{MintClaims, mint};
 use crate::base::identity::Role;
+use crate::base::limits;
 use crate::bus::{Control, Msg};
 use crate::config::reload_diff;
 
@@ -29,6 +30,14 @@ impl Gateway {
             node = %self.node.name,
             "serving"
         );
+        let held = self.node.sockets_max.saturating_mul(self.addresses.len());
+        if held < limits::FEW_VIEWERS {
+            // Met later, it looks like a gateway that has stopped accepting.
+            tracing::warn!(
+                viewers_max = held,
+                "the descriptor limit lets in few viewers: raise it (ulimit -n, LimitNOFILE=); `danmaku doctor` names the commands"
+            );
+        }
         let banner = self.banner(order);
         // A closed standard output is no reason not to serve.
         let _ = std::io::stdout().write_all(banner.as_bytes());

@@ -12,8 +12,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::auth::keys::KeyMistake;
+use crate::base::limits;
 use crate::bus::Policy;
 use crate::config::load::Loaded;
+use crate::net::fd;
 use crate::telemetry::log::LogHandle;
 
 pub use build::Gateway;
@@ -50,22 +52,41 @@ pub enum StartError {
     Keys(Vec<KeyMistake>),
     /// The descriptor limit leaves nothing for viewers.
     #[error(
-        "the descriptor limit of {limit} leaves no room for viewers\n  raise it: `ulimit -n 65536`, or LimitNOFILE= in the systemd unit"
+        "the descriptor limit of {limit} leaves no room for viewers: {shards} shards need {needed} before the first one\n  raise it: `ulimit -Hn 65536; ulimit -n 65536` as root, LimitNOFILE=65536 in the systemd unit, or docker run --ulimit nofile=65536:65536; `danmaku doctor` says how many viewers fit"
     )]
     Descriptors {
         /// What `RLIMIT_NOFILE` says.
         limit: u64,
+        /// Reactor threads.
+        shards: usize,
+        /// The least limit that lets a viewer in.
+        needed: u64,
     },
     /// The ready file could not be written.
-    #[error("cannot write --ready-file {path}: {error}")]
+    #[error(
+        "cannot write --ready-file {path}: {error}\n  name a file in a folder that exists and that this user may write to"
+    )]
     ReadyFile {
         /// Where.
         path: PathBuf,
         /// What the system said.
         error: io::Error,
     },
+    /// Less address space than it takes to start.
+    #[error(
+        "the address space is limited to {} MiB (ulimit -v), and {shards} shards need {} MiB\n  raise it: `ulimit -v unlimited`, or take fewer shards (--shards 1)",
+        .limit >> 20, .needed >> 20
+    )]
+    AddressSpace {
+        /// What `RLIMIT_AS` says, in bytes.
+        limit: u64,
+        /// Reactor threads.
+        shards: usize,
+        /// What they need, in bytes.
+        needed: u64,
+    },
     /// Something the system refused.
-    #[error("cannot {what}: {error}")]
+    #[error("cannot {what}: {error}{}", hint(.error))]
     System {
         /// What was tried.
         what: &'static str,
@@ -88,6 +109,43 @@ impl StartError {
     fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
         move |error| StartError::System { what, error }
     }
+}
+
+/// What to do about something the system refused, where its own word does not say.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            "\n  the limit of threads is reached (ulimit -u, TasksMax= in the systemd unit, docker run --pids-limit), or that of memory: raise it, or take fewer shards (--shards 1)"
+        }
+        io::ErrorKind::OutOfMemory => {
+            "\n  no memory is left: raise the limit (ulimit -v, MemoryMax= in the systemd unit, docker run --memory), or take fewer shards (--shards 1)"
+        }
+        _ => "",
+    }
+}
+
+/// Whether there is enough to start at all, asked before anything is: further on, a thread that cannot be had or memory that is not
+/// there ends the process without a sentence.
+///
+/// # Errors
+/// What is missing, and how to get it.
+pub fn preflight(shards: usize) -> Result<(), StartError> {
+    let needed =
+        limits::ADDRESS_SPACE_BYTES + limits::ADDRESS_SPACE_BYTES_PER_SHARD * shards as u64;
+    if let Some(limit) = fd::address_space_limit()
+        && limit < needed
+    {
+        return Err(StartError::AddressSpace {
+            limit,
+            shards,
+            needed,
+        });
+    }
+    let probe = std::thread::Builder::new().spawn(|| ());
+    let probe = probe.map_err(StartError::system("start a thread"))?;
+    // It does nothing, so it cannot panic.
+    let _ = probe.join();
+    Ok(())
 }
 
 /// Starts, serves until a signal, drains, ends.

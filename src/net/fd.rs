@@ -6,6 +6,36 @@ use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::base::limits;
+
+/// The soft and the hard descriptor limit as they are now; `None` = no limit.
+pub fn limits_now() -> (Option<u64>, Option<u64>) {
+    let limit = getrlimit(Resource::Nofile);
+    (limit.current, limit.maximum)
+}
+
+/// Bytes of address space the process may have (`ulimit -v`); `None` = no limit.
+pub fn address_space_limit() -> Option<u64> {
+    getrlimit(Resource::As).current
+}
+
+/// Sockets one shard may hold where a table holds `limit` descriptors (`None` = no limit) and each shard has its own table, or all
+/// share one. 0 where the reserve already takes everything.
+pub fn sockets_per_shard(limit: Option<u64>, shards: usize, has_own_tables: bool) -> u64 {
+    // Without a limit, a million per shard: more than one core can serve.
+    let limit = limit.unwrap_or(1 << 20).min(1 << 20);
+    let table = match has_own_tables {
+        true => limit,
+        false => limit / shards.max(1) as u64,
+    };
+    table.saturating_sub(reserve_per_shard(shards))
+}
+
+/// Descriptors of a shard that no viewer gets: a poller and a waker of every shard, and [`limits::DESCRIPTOR_RESERVE`].
+pub fn reserve_per_shard(shards: usize) -> u64 {
+    limits::DESCRIPTOR_RESERVE as u64 + 2 * shards as u64
+}
+
 /// Raises the soft descriptor limit to the hard one and returns what one table may hold; `None` = no limit.
 pub fn raise_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
@@ -64,6 +94,16 @@ mod tests {
             opened
         });
         assert_eq!(here.join().unwrap(), 50);
+    }
+
+    #[test]
+    fn what_a_shard_may_hold() {
+        assert_eq!(sockets_per_shard(Some(20_000), 2, true), 19_932);
+        assert_eq!(sockets_per_shard(Some(20_000), 2, false), 9_932);
+        assert_eq!(sockets_per_shard(Some(100), 2, true), 32);
+        assert_eq!(sockets_per_shard(Some(68), 2, true), 0);
+        assert_eq!(sockets_per_shard(Some(20), 2, true), 0);
+        assert_eq!(sockets_per_shard(None, 2, true), (1 << 20) - 68);
     }
 
     #[test]

@@ -245,7 +245,31 @@ impl Shard {
             };
             http.handshake = None;
         }
+        self.log_refusal(id, refusal);
         self.reply(id, &Reply::refusal(refusal));
+    }
+
+    /// Many clients show their user a bare status, or nothing at all: the operator reads here why someone was refused. A few a
+    /// second are written, the rest is in `danmaku_refusals_total`: refusing a storm must stay cheap.
+    fn log_refusal(&mut self, id: ConnId, refusal: &Refusal) {
+        let now_ms = self.now.mono_ms();
+        if self
+            .refusals_logged
+            .take(limits::REFUSALS_LOGGED, now_ms)
+            .is_err()
+        {
+            return;
+        }
+        let Some(conn) = self.conn(id) else {
+            return;
+        };
+        tracing::info!(
+            target: "refused",
+            peer = %conn.peer,
+            code = refusal.code.as_str(),
+            reason = %refusal.reason,
+            hint = refusal.code.hint(),
+        );
     }
 
     /// Refuses someone at the door: counted, with a spread time to come back, and gone.
@@ -256,6 +280,7 @@ impl Shard {
             ..refusal.clone()
         };
         self.metrics.refused(refusal.code);
+        self.log_refusal(id, &refusal);
         let reply = handshake::refusal(&refusal);
         if let Some(conn) = self.conn(id) {
             conn.permits = Permits::default();

@@ -39,6 +39,7 @@ use slab::Slab;
 use crate::base::clock::Now;
 use crate::base::ids::{ConnId, ShardId, UserId};
 use crate::base::limits;
+use crate::base::rate::Bucket;
 use crate::base::rng::Rng;
 use crate::base::wheel::Wheel;
 use crate::bus::{Msg, Policy};
@@ -106,6 +107,8 @@ pub struct Shard {
     viewers: usize,
     exchanges: Exchanges,
     sweeps: Sweeps,
+    /// Spent by refusals that are logged.
+    refusals_logged: Bucket,
     /// Connections with something more to read that no edge will announce.
     resume: VecDeque<ConnId>,
     /// Connections with something to write at the end of the turn.
@@ -150,6 +153,7 @@ impl Shard {
             viewers: 0,
             exchanges: Exchanges::default(),
             sweeps: Sweeps::default(),
+            refusals_logged: Bucket::default(),
             resume: VecDeque::new(),
             flush: Vec::new(),
             doomed: Vec::new(),

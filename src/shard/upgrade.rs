@@ -317,7 +317,9 @@ impl Query {
             match &*key {
                 "room" => {
                     let room = RoomId::parse(&value).ok_or_else(|| {
-                        Refusal::new(Code::BadRoom, "the room in the address is no room id")
+                        let short: String = value.chars().take(32).collect();
+                        let reason = format!("?room={short:?} is no room id");
+                        Refusal::new(Code::BadRoom, reason)
                     })?;
                     if !query.rooms.contains(&room) {
                         query.rooms.push(room);

@@ -96,7 +96,7 @@ impl Head {
                 b'\n' if after_cr => self.blank_bytes += 1,
                 0x16 => {
                     return bad(
-                        "this port speaks plain HTTP, but the client began a TLS handshake",
+                        "this port speaks plain HTTP, but the client began a TLS handshake: use ws:// or http://, or put a TLS proxy before it",
                     );
                 }
                 _ if is_token_byte(byte) && !after_cr => return Ok(index),
