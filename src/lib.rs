@@ -4,6 +4,7 @@
 //! main/control   signals, reload, drain, joins the others
 //! shard 0..N-1   one reactor each: mio::Poll, SO_REUSEPORT listeners, connections, timer wheel, rooms
 //! log            non-blocking writer
+//! bots           `danmaku demo` only: client threads of the swarm
 //! ```
 //!
 //! Floors; imports go down only, and siblings of a floor never import each other (`tests/tidy.rs` holds it):
@@ -17,12 +18,15 @@
 //! | L3 | `session`, `api`, `web` | one connection's state machine, HTTP routes, embedded pages |
 //! | L4 | `shard` | the reactor |
 //! | L5 | `gateway`, `doctor` | the process; what the machine can hold |
+//! | L6 | `demo` | the process with bots in it |
 
 pub mod api;
 pub mod auth;
 pub mod base;
 pub mod bus;
 pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod doctor;
 pub mod gateway;
 pub mod net;

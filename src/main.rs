@@ -11,8 +11,10 @@ use danmaku_gateway::config::checked::LogFormat;
 use danmaku_gateway::config::cli::{self, Cli, Command, Serve, Token};
 use danmaku_gateway::config::load::{Loaded, Machine, load};
 use danmaku_gateway::config::show;
+#[cfg(feature = "demo")]
+use danmaku_gateway::demo;
 use danmaku_gateway::doctor;
-use danmaku_gateway::gateway::{self, Order};
+use danmaku_gateway::gateway::{self, Order, StartError};
 use danmaku_gateway::telemetry::log;
 
 fn main() -> ExitCode {
@@ -22,7 +24,12 @@ fn main() -> ExitCode {
         Err(error) => return fail(&format!("no random bytes from the system: {error}"), 1),
     };
     match cli.command() {
-        Command::Serve(serve) => run(serve, machine),
+        Command::Serve(serve) => run(serve, machine, gateway::serve),
+        #[cfg(feature = "demo")]
+        Command::Demo(asked) => {
+            let serve = asked.serve.clone();
+            run(serve, machine, |order| demo::serve(&asked, order))
+        }
         Command::CheckConfig(serve) => {
             let (text, code) = show::check_config(&serve, &mut environment(), &machine);
             say(text.as_bytes());
@@ -45,7 +52,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(serve: Serve, machine: Machine) -> ExitCode {
+/// Settings, log, and then what is to be served.
+fn run(
+    serve: Serve,
+    machine: Machine,
+    body: impl FnOnce(Order) -> Result<(), StartError>,
+) -> ExitCode {
     let loaded = match load(&serve, &mut environment(), &machine) {
         Ok(loaded) => loaded,
         Err(mistakes) => return fail(&mistakes.to_string(), 2),
@@ -68,7 +80,7 @@ fn run(serve: Serve, machine: Machine) -> ExitCode {
         reload: Box::new(move || reload(&serve, &machine)),
         loaded,
     };
-    match gateway::serve(order) {
+    match body(order) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error.to_string(), 1),
     }

@@ -13,6 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["session", "api", "web"],
     &["shard"],
     &["gateway", "doctor"],
+    &["demo"],
     &["lib", "main"],
 ];
 

@@ -514,7 +514,7 @@ fn check(options: &Options) -> Result<(), String> {
 
 fn minter(secret: &str) -> Arc<Minter> {
     let expires_unix_s = unix_ms() / 1000 + TOKEN_S;
-    Arc::new(Minter::new(secret.as_bytes(), None, expires_unix_s, &[]))
+    Arc::new(Minter::hs256(secret.as_bytes(), expires_unix_s))
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {

@@ -213,40 +213,34 @@ impl Popularity {
     }
 }
 
-/// Signs tokens with HS256.
-pub struct Minter {
-    key: EncodingKey,
-    /// `role`, if any.
-    role: Option<&'static str>,
-    /// `exp`, seconds since 1970.
-    expires_unix_s: u64,
-    /// Names for people to see; without them a viewer's number is its name.
-    names: &'static [&'static str],
-}
+/// Makes a viewer's token from its number.
+pub struct Minter(Box<Mint>);
+
+type Mint = dyn Fn(u32) -> Result<String, String> + Send + Sync;
 
 #[derive(Serialize)]
-struct Claims<'a> {
-    sub: &'a str,
-    name: &'a str,
+struct Claims {
+    sub: String,
     exp: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<&'a str>,
 }
 
 impl Minter {
-    /// With the server's secret.
-    pub fn new(
-        secret: &[u8],
-        role: Option<&'static str>,
-        expires_unix_s: u64,
-        names: &'static [&'static str],
-    ) -> Minter {
-        Minter {
-            key: EncodingKey::from_secret(secret),
-            role,
-            expires_unix_s,
-            names,
-        }
+    /// By a function of the caller's.
+    pub fn new(mint: impl Fn(u32) -> Result<String, String> + Send + Sync + 'static) -> Minter {
+        Minter(Box::new(mint))
+    }
+
+    /// With the server's HS256 secret; good until `expires_unix_s`.
+    pub fn hs256(secret: &[u8], expires_unix_s: u64) -> Minter {
+        let key = EncodingKey::from_secret(secret);
+        Minter::new(move |viewer| {
+            let claims = Claims {
+                sub: format!("swarm-{viewer}"),
+                exp: expires_unix_s,
+            };
+            jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)
+                .map_err(|error| format!("cannot sign a token: {error}"))
+        })
     }
 
     /// A token for one viewer.
@@ -254,27 +248,13 @@ impl Minter {
     /// # Errors
     /// What the signer says.
     pub fn token(&self, viewer: u32) -> Result<String, String> {
-        let sub = format!("swarm-{viewer}");
-        let name = match self.names.len() {
-            0 => sub.as_str(),
-            names => self.names[viewer as usize % names],
-        };
-        let claims = Claims {
-            sub: &sub,
-            name,
-            exp: self.expires_unix_s,
-            role: self.role,
-        };
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.key)
-            .map_err(|error| format!("cannot sign a token: {error}"))
+        (self.0)(viewer)
     }
 }
 
 impl std::fmt::Debug for Minter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Minter")
-            .field("role", &self.role)
-            .finish_non_exhaustive()
+        f.write_str("Minter")
     }
 }
 

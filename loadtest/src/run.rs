@@ -71,12 +71,14 @@ pub(crate) struct Mark {
     pub metrics: Option<BTreeMap<String, f64>>,
 }
 
-/// One second, as written down.
+/// One second, as written down: of its distributions only what a timeline shows, since a run may be long.
 #[derive(Clone, Debug)]
 pub(crate) struct Moment {
     pub mark: Mark,
     pub phase: Shown,
-    pub sample: Sample,
+    pub p50_us: u64,
+    pub p99_us: u64,
+    pub max_us: u64,
 }
 
 /// What the main thread wrote down; [`tell`] makes the report of it.
@@ -85,6 +87,10 @@ pub(crate) struct Record {
     pub run_begins_us: u64,
     pub ramp_done_us: Option<u64>,
     pub moments: Vec<Moment>,
+    /// Distributions of the whole run.
+    pub all: Sample,
+    /// Those of the plan's parts, in its order.
+    pub parts: Vec<Sample>,
     pub peak: u64,
     pub rss_peak: (u64, u64),
     pub notes: Notes,
@@ -108,7 +114,10 @@ struct Watch<'a> {
     meters: Vec<Arc<Meter>>,
     threads: Vec<JoinHandle<Result<Notes, String>>>,
     samples: Receiver<Sample>,
+    /// Of the second that goes on.
     sample: Sample,
+    all: Sample,
+    parts: Vec<Sample>,
     moments: Vec<Moment>,
     marks: Vec<Mark>,
     run_begins_us: u64,
@@ -131,6 +140,8 @@ impl<'a> Watch<'a> {
             threads: Vec::new(),
             samples,
             sample: Sample::empty(),
+            all: Sample::empty(),
+            parts: order.plan.parts.iter().map(|_| Sample::empty()).collect(),
             moments: Vec::new(),
             marks: Vec::new(),
             run_begins_us: u64::MAX,
@@ -285,13 +296,27 @@ impl<'a> Watch<'a> {
             self.rss_peak.0 = self.rss_peak.0.max(server.rss);
         }
         self.rss_peak.1 = self.rss_peak.1.max(mark.swarm.rss);
-        let sample = std::mem::replace(&mut self.sample, Sample::empty());
+        self.all.add(&self.sample);
+        if let Some(at) = self.part(mark.at_us) {
+            self.parts[at].add(&self.sample);
+        }
+        let latencies = &self.sample.deliveries;
         self.last_moment = mark.clone();
         self.moments.push(Moment {
             mark,
             phase: self.phase,
-            sample,
+            p50_us: latencies.value_at_quantile(0.5),
+            p99_us: latencies.value_at_quantile(0.99),
+            max_us: latencies.max(),
         });
+        self.sample.reset();
+    }
+
+    /// The plan's part that goes on at an instant.
+    fn part(&self, at_us: u64) -> Option<usize> {
+        let since_us = at_us.checked_sub(self.run_begins_us)?;
+        let mut parts = self.order.plan.parts.iter();
+        parts.position(|(_, from, to)| (*from + 1..=*to).contains(&since_us))
     }
 
     fn live(&self, now_us: u64, totals: Totals) -> Live {
@@ -322,8 +347,8 @@ impl<'a> Watch<'a> {
             live.connects_per_s = rate(last.mark.totals.connects, before.totals.connects);
             live.published_per_s = rate(last.mark.totals.accepted, before.totals.accepted);
             live.deliveries_per_s = rate(last.mark.totals.deliveries, before.totals.deliveries);
-            live.p50_us = last.sample.deliveries.value_at_quantile(0.5);
-            live.p99_us = last.sample.deliveries.value_at_quantile(0.99);
+            live.p50_us = last.p50_us;
+            live.p99_us = last.p99_us;
             if let (Some(server), Some(then)) = (last.mark.server, before.server) {
                 live.server_cpu = (server.cpu_s - then.cpu_s) / span_s;
                 live.server_rss_bytes = server.rss;
@@ -406,6 +431,8 @@ impl<'a> Watch<'a> {
             run_begins_us: self.run_begins_us,
             ramp_done_us: self.ramp_done_us,
             moments: self.moments,
+            all: self.all,
+            parts: self.parts,
             peak: self.peak,
             rss_peak: self.rss_peak,
             notes,

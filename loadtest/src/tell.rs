@@ -3,7 +3,7 @@
 use hdrhistogram::Histogram;
 
 use crate::books::settle;
-use crate::meter::{Sample, latencies};
+use crate::meter::Sample;
 use crate::plan::Plan;
 use crate::probe::Used;
 use crate::report::live::Phase;
@@ -35,10 +35,7 @@ pub(crate) fn report(plan: &Plan, mut record: Record) -> Report {
         .windows(2)
         .map(|pair| rate(&pair[1], pair[1].at_s - pair[0].at_s));
     deliveries.per_s_peak = per_second.fold(0.0, f64::max);
-    let mut all = Sample::empty();
-    for moment in &record.moments {
-        all.add(&moment.sample);
-    }
+    let all = &record.all;
     let mut report = Report {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -201,9 +198,9 @@ fn timeline(begin: &Mark, moments: &[Moment]) -> Vec<Second> {
             refused: grown(|mark| mark.totals.refused),
             published: grown(|mark| mark.totals.accepted),
             deliveries: grown(|mark| mark.totals.deliveries),
-            p50_us: moment.sample.deliveries.value_at_quantile(0.5),
-            p99_us: moment.sample.deliveries.value_at_quantile(0.99),
-            max_us: moment.sample.deliveries.max(),
+            p50_us: moment.p50_us,
+            p99_us: moment.p99_us,
+            max_us: moment.max_us,
             server_cpu: match (mark.server, before.server) {
                 (Some(now), Some(then)) => cores(now, then),
                 _ => 0.0,
@@ -219,38 +216,34 @@ fn timeline(begin: &Mark, moments: &[Moment]) -> Vec<Second> {
 
 /// Figures of each named part, from the seconds that end in it.
 fn parts(plan: &Plan, record: &Record, timeline: &[Second]) -> Vec<Part> {
-    let part = |(name, from_us, to_us): &(String, u64, u64)| {
-        let begin_us = record.run_begins_us;
-        if begin_us == u64::MAX {
-            return None;
-        }
-        let inside = |at_us: u64| at_us > begin_us + from_us && at_us <= begin_us + to_us;
+    let begin_us = record.run_begins_us;
+    if begin_us == u64::MAX {
+        return Vec::new();
+    }
+    let part = |((name, from_us, to_us), sample): (&(String, u64, u64), &Sample)| {
+        let (begins_s, ends_s) = (seconds(begin_us + from_us), seconds(begin_us + to_us));
         let mut part = Part {
             name: name.clone(),
-            begins_s: seconds(begin_us + from_us),
-            ends_s: seconds(begin_us + to_us),
+            begins_s,
+            ends_s,
+            latency: latency(&sample.deliveries),
+            connect_latency: latency(&sample.connects),
             ..Part::default()
         };
-        let (mut deliveries, mut connects) = (latencies(), latencies());
         let mut before_s = 0.0;
-        for (moment, second) in record.moments.iter().zip(timeline) {
+        for second in timeline {
             let span_s = second.at_s - before_s;
             before_s = second.at_s;
-            if inside(moment.mark.at_us) {
+            if second.at_s > begins_s && second.at_s <= ends_s {
                 part.connects += second.connects;
                 part.deliveries += second.deliveries;
                 part.server_cpu_s += second.server_cpu * span_s;
                 part.swarm_cpu_s += second.swarm_cpu * span_s;
-                // All distributions have the same bounds.
-                let _ = deliveries.add(&moment.sample.deliveries);
-                let _ = connects.add(&moment.sample.connects);
             }
         }
-        part.latency = latency(&deliveries);
-        part.connect_latency = latency(&connects);
-        Some(part)
+        part
     };
-    plan.parts.iter().filter_map(part).collect()
+    plan.parts.iter().zip(&record.parts).map(part).collect()
 }
 
 fn metrics(record: &Record, deliveries: &Deliveries) -> Option<MetricsView> {

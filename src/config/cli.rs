@@ -35,6 +35,9 @@ impl Cli {
 pub enum Command {
     /// Run the gateway (what happens without a word, too)
     Serve(Serve),
+    /// Show it to someone: the gateway, its page, and a few thousand bots that chat
+    #[cfg(feature = "demo")]
+    Demo(Demo),
     /// Check the settings: every mistake at once, or the settings as they take effect
     CheckConfig(Serve),
     /// Print an annotated TOML file with every key and its default
@@ -115,6 +118,24 @@ pub struct Doctor {
     /// For programs: one object on one line
     #[arg(long)]
     pub json: bool,
+}
+
+/// Flags of `demo`: its own and those of `serve`.
+#[cfg(feature = "demo")]
+#[derive(Clone, Debug, Args)]
+pub struct Demo {
+    /// Bots that watch and chat
+    #[arg(long, value_name = "N", default_value_t = 3000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub bots: u32,
+    /// Lines a second they say, all together
+    #[arg(long, value_name = "PER_S", default_value_t = 25, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub rate: u32,
+    /// Gifts a minute they make
+    #[arg(long, value_name = "PER_MIN", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub gifts: u32,
+    /// Settings and flags of `serve`
+    #[command(flatten)]
+    pub serve: Serve,
 }
 
 /// Flags of `token`.

@@ -1,6 +1,7 @@
 //! What the main thread does while shards serve: announce, wait for signals, reload, drain, stop.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -58,6 +59,16 @@ impl Gateway {
                 path: path.clone(),
                 error,
             })
+    }
+
+    /// Where viewers connect, the port as bound.
+    pub fn public(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// Where back ends and scrapers connect.
+    pub fn internal(&self) -> SocketAddr {
+        self.internal
     }
 
     fn banner(&self, order: &Order) -> String {

@@ -57,6 +57,16 @@ impl Node {
 
     /// A node whose config is this TOML plus the test key, the API key and defaults for what it does not say.
     pub fn with(toml: &str) -> Node {
+        Node::run(Node::write_config(toml))
+    }
+
+    /// A node run by another word than `serve`, and with further flags.
+    pub fn start_as(words: &[&str]) -> Node {
+        let toml = "[listen]\npublic = \"127.0.0.1:0\"\ninternal = \"127.0.0.1:0\"\n";
+        Node::run_by(Command::new(binary()), words, Node::write_config(toml))
+    }
+
+    fn write_config(toml: &str) -> PathBuf {
         let mut toml = toml.to_string();
         if !toml.contains("[server]") {
             toml.push_str("\n[server]\nshards = 2\n");
@@ -76,12 +86,12 @@ impl Node {
         }
         let config = scratch("node.toml");
         std::fs::write(&config, toml).unwrap();
-        Node::run(config)
+        config
     }
 
     /// A node from a config file as it is.
     pub fn run(config: PathBuf) -> Node {
-        Node::run_by(Command::new(binary()), config)
+        Node::run_by(Command::new(binary()), &["serve"], config)
     }
 
     /// The same, with only so many descriptors.
@@ -89,14 +99,14 @@ impl Node {
         let mut shell = Command::new("sh");
         let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
         shell.args(["-c", &script]).arg(binary());
-        Node::run_by(shell, config)
+        Node::run_by(shell, &["serve"], config)
     }
 
-    fn run_by(mut command: Command, config: PathBuf) -> Node {
+    fn run_by(mut command: Command, words: &[&str], config: PathBuf) -> Node {
         let ready = scratch("ready.json");
         let log = scratch("node.log");
         let mut child = command
-            .arg("serve")
+            .args(words)
             .args([
                 "--config".as_ref(),
                 config.as_os_str(),
