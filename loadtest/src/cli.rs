@@ -1,6 +1,6 @@
 //! The command line: flags to options, a target and a plan. Mistakes say what was given and what is possible.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -424,13 +424,19 @@ impl Cli {
     fn remote(&self, url: &str, options: Options) -> Result<Ready, String> {
         let (host, path) = split_url(url)?;
         let internal = self.internal.as_deref().map(resolve).transpose()?;
+        let address = resolve(&host)?;
+        if let Err(error) = TcpStream::connect_timeout(&address, self.connect_timeout) {
+            return Err(format!(
+                "nothing to test at {address}: {error}\n  start the server there, correct --url, or leave it out: then a gateway is started"
+            ));
+        }
         if self.tokens && self.secret.is_none() {
             return Err(
                 "--tokens needs --secret SECRET (or SWARM_SECRET), the server's HS256 key".into(),
             );
         }
         let target = Target {
-            address: resolve(&host)?,
+            address,
             upgrade: self.upgrade(host, path),
             api: internal.map(|address| Api {
                 address,
