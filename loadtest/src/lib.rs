@@ -11,6 +11,7 @@ pub mod machine;
 pub mod meter;
 pub mod plan;
 pub mod probe;
+mod record;
 pub mod report;
 pub mod run;
 pub mod scenario;

@@ -1,7 +1,6 @@
 //! A run from its first connect to its report. On the main thread, which steers the client threads, looks at the clock and at
 //! the server, and writes down a second at a time; it holds no connection.
 
-use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,11 +8,11 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self as std_thread, JoinHandle};
 use std::time::Duration;
 
-use crate::books::Books;
 use crate::clock::Clock;
 use crate::meter::{Meter, Sample};
 use crate::plan::Plan;
-use crate::probe::{self, Used};
+use crate::probe;
+use crate::record::{Mark, Moment, Record, Totals};
 use crate::report::live::{Live, Phase as Shown};
 use crate::report::{Ended, Report};
 use crate::tell;
@@ -44,58 +43,6 @@ pub struct Order<'a> {
     pub server_alive: &'a mut dyn FnMut() -> bool,
     /// Shown a few times a second.
     pub face: &'a mut dyn FnMut(&Live),
-}
-
-/// Sums over all client threads at one moment.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Totals {
-    pub connected: u64,
-    pub connects: u64,
-    pub given_up: u64,
-    pub refused: u64,
-    pub scheduled: u64,
-    pub accepted: u64,
-    pub pending: u64,
-    pub deliveries: u64,
-    pub bytes: u64,
-    pub faults: u64,
-}
-
-/// Everything known at a boundary between phases.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Mark {
-    pub at_us: u64,
-    pub totals: Totals,
-    pub server: Option<Used>,
-    pub swarm: Used,
-    pub metrics: Option<BTreeMap<String, f64>>,
-}
-
-/// One second, as written down: of its distributions only what a timeline shows, since a run may be long.
-#[derive(Clone, Debug)]
-pub(crate) struct Moment {
-    pub mark: Mark,
-    pub phase: Shown,
-    pub p50_us: u64,
-    pub p99_us: u64,
-    pub max_us: u64,
-}
-
-/// What the main thread wrote down; [`tell`] makes the report of it.
-pub(crate) struct Record {
-    pub marks: [Mark; 5],
-    pub run_begins_us: u64,
-    pub ramp_done_us: Option<u64>,
-    pub moments: Vec<Moment>,
-    /// Distributions of the whole run.
-    pub all: Sample,
-    /// Those of the plan's parts, in its order.
-    pub parts: Vec<Sample>,
-    pub peak: u64,
-    pub rss_peak: (u64, u64),
-    pub notes: Notes,
-    pub ended: Ended,
-    pub metrics_error: Option<String>,
 }
 
 /// Runs the plan.
@@ -463,26 +410,4 @@ fn gather(all: &mut Notes, more: Notes) {
             *into.entry(name).or_default() += count;
         }
     }
-}
-
-/// The books of a run, for settling.
-pub(crate) fn books(plan: &Plan, notes: &mut Notes) -> Books {
-    Books {
-        accepted: std::mem::take(&mut notes.accepted),
-        unsure: std::mem::take(&mut notes.unsure),
-        memberships: std::mem::take(&mut notes.memberships),
-        rooms: plan.rooms.iter().map(|room| room.id.clone()).collect(),
-    }
-}
-
-/// Drops told to viewers that read everything: in a run where others are slow they should have none.
-pub(crate) fn told_to_readers(plan: &Plan, books: &Books) -> u64 {
-    let reads: HashSet<u32> = (0..plan.viewers.len() as u32)
-        .filter(|at| plan.viewers[*at as usize].reads)
-        .collect();
-    let readers = books
-        .memberships
-        .iter()
-        .filter(|membership| reads.contains(&membership.viewer));
-    readers.map(|membership| membership.tally.told).sum()
 }

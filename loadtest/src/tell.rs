@@ -1,17 +1,20 @@
 //! Makes the report of what a run wrote down. Pure functions, on the main thread.
 
+use std::collections::HashSet;
+
 use hdrhistogram::Histogram;
 
-use crate::books::settle;
+use crate::books::{Books, settle};
 use crate::meter::Sample;
 use crate::plan::Plan;
 use crate::probe::Used;
+use crate::record::{Mark, Moment, Record};
 use crate::report::live::Phase;
 use crate::report::{
     Agreement, Connections, Deliveries, Ended, FORMAT, Latency, MetricsView, Part, Promise,
     Published, Report, Second, Usage,
 };
-use crate::run::{Mark, Moment, Record, books, told_to_readers};
+use crate::thread::Notes;
 
 /// How far apart the swarm's and the server's own counts may be.
 const AGREEMENT: f64 = 0.05;
@@ -372,4 +375,26 @@ fn promises(plan: &Plan, record: &Record, report: &Report, told_to_readers: u64)
 
 fn agrees(pair: &Agreement) -> bool {
     (pair.server - pair.swarm).abs() <= AGREEMENT * pair.swarm.max(1.0)
+}
+
+/// The books of a run, for settling.
+fn books(plan: &Plan, notes: &mut Notes) -> Books {
+    Books {
+        accepted: std::mem::take(&mut notes.accepted),
+        unsure: std::mem::take(&mut notes.unsure),
+        memberships: std::mem::take(&mut notes.memberships),
+        rooms: plan.rooms.iter().map(|room| room.id.clone()).collect(),
+    }
+}
+
+/// Drops told to viewers that read everything: in a run where others are slow they should have none.
+fn told_to_readers(plan: &Plan, books: &Books) -> u64 {
+    let reads: HashSet<u32> = (0..plan.viewers.len() as u32)
+        .filter(|at| plan.viewers[*at as usize].reads)
+        .collect();
+    let readers = books
+        .memberships
+        .iter()
+        .filter(|membership| reads.contains(&membership.viewer));
+    readers.map(|membership| membership.tally.told).sum()
 }
