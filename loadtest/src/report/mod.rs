@@ -1,7 +1,20 @@
 //! What a run found: the values every output is made from.
 //!
 //! Plain data, filled by the main thread when a run ends. It is what `--json` writes and `--compare` reads back, so
-//! fields may be added but not renamed; nothing here measures.
+//! fields may be added but not renamed; nothing here measures. A field that an older file lacks has its default.
+//!
+//! The outputs are beside it: [`table`] and [`html`] show one run ([`summary`] is what both say, [`plots`] and [`svg`]
+//! the pictures), [`compare`] two, [`file`] writes and reads them, [`live`] is what a run shows while it goes on.
+
+pub mod compare;
+pub mod file;
+pub mod html;
+pub mod live;
+pub mod plots;
+pub mod summary;
+pub mod svg;
+pub mod table;
+pub mod units;
 
 use std::collections::BTreeMap;
 
@@ -12,6 +25,7 @@ pub const FORMAT: u32 = 1;
 
 /// A whole run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Report {
     /// [`FORMAT`].
     pub format: u32,
@@ -79,6 +93,7 @@ pub enum Ended {
 
 /// The machine of the run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Machine {
     /// Cores the swarm could use.
     pub cores: u32,
@@ -92,6 +107,7 @@ pub struct Machine {
 
 /// Connections over the run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Connections {
     /// Clients the plan has.
     pub wanted: u64,
@@ -119,6 +135,7 @@ pub struct Connections {
 
 /// Lines sent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Published {
     /// Lines (and events) whose time had come.
     pub scheduled: u64,
@@ -134,6 +151,7 @@ pub struct Published {
 
 /// Lines received. `expected = delivered + told_dropped + lost`, if all is well with the rest at zero.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Deliveries {
     /// Accepted lines times the members each was meant for.
     pub expected: u64,
@@ -173,6 +191,7 @@ pub struct Deliveries {
 
 /// A latency distribution, microseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Latency {
     /// Values counted.
     pub count: u64,
@@ -196,6 +215,7 @@ pub struct Latency {
 
 /// What a process used.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Usage {
     /// CPU seconds over the whole run.
     pub cpu_s: f64,
@@ -221,6 +241,7 @@ pub struct Usage {
 
 /// The server's `/metrics`, differences over the run unless they are gauges.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MetricsView {
     /// Sums over labels, before.
     pub before: BTreeMap<String, f64>,
@@ -234,6 +255,7 @@ pub struct MetricsView {
 
 /// One thing counted on both sides.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Agreement {
     /// What.
     pub what: String,
@@ -247,6 +269,7 @@ pub struct Agreement {
 
 /// One second of the run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Second {
     /// Seconds since the run began.
     pub at_s: f64,
@@ -280,6 +303,7 @@ pub struct Second {
 
 /// Something that had to hold.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Promise {
     /// What, as a sentence: "every line once, in order".
     pub what: String,
