@@ -66,7 +66,10 @@ impl Face {
         match &mut self.inner {
             Inner::Drawn { bar, phase, timed } => {
                 let by_time = live.planned.is_some_and(|planned| !planned.is_zero());
-                if *phase != Some(live.phase) || *timed != by_time {
+                let changed = *phase != Some(live.phase) || *timed != by_time;
+                if changed {
+                    // Not in `finish`: it draws, and what follows would be printed into the bar.
+                    bar.reset();
                     bar.set_style(bar_style(live));
                     bar.set_prefix(phase_name(live.phase));
                     (*phase, *timed) = (Some(live.phase), by_time);
@@ -75,6 +78,10 @@ impl Face {
                 bar.set_length(length);
                 bar.set_position(position);
                 bar.set_message(format!("{}\n      {}", headline(live), figures(live)));
+                if changed {
+                    // What was drawn on the way here mixes two phases.
+                    bar.force_draw();
+                }
             }
             Inner::Plain { out, last } => {
                 let due = last.is_none_or(|(phase, at)| {
@@ -107,7 +114,6 @@ impl Face {
     pub fn finish(&mut self) {
         if let Inner::Drawn { bar, phase, .. } = &mut self.inner {
             bar.finish_and_clear();
-            bar.reset();
             *phase = None;
         }
     }
@@ -225,4 +231,171 @@ fn figures(live: &Live) -> String {
 /// A time that moves by whole seconds: tenths would only flicker.
 fn whole_seconds(at: Duration) -> String {
     units::seconds(at.as_secs() as f64).replacen("0 µs", "0 s", 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use indicatif::InMemoryTerm;
+
+    use super::*;
+
+    /// Where a plain face writes, to be read by a test.
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Shared {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    fn ramp() -> Live {
+        Live {
+            wanted: 10_000,
+            connected: 5_000,
+            connects_per_s: 5_400.0,
+            refused: 12,
+            ..Live::default()
+        }
+    }
+
+    fn run(at_s: u64) -> Live {
+        Live {
+            phase: Phase::Run,
+            at: Duration::from_secs(at_s),
+            planned: Some(Duration::from_secs(60)),
+            wanted: 10_000,
+            connected: 10_000,
+            published_per_s: 100.0,
+            deliveries_per_s: 1_000_000.0,
+            p50_us: 31_000,
+            p99_us: 93_000,
+            server_cpu: Some(0.934),
+            server_rss_bytes: Some(13_237_184),
+            ..Live::default()
+        }
+    }
+
+    fn drawn() -> (Face, InMemoryTerm) {
+        let term = InMemoryTerm::new(10, 80);
+        let target = ProgressDrawTarget::term_like_with_hz(Box::new(term.clone()), 255);
+        (Face::drawn_on(target), term)
+    }
+
+    #[test]
+    fn the_ramp_is_a_bar_of_connections_and_the_run_one_of_time() {
+        let (mut face, term) = drawn();
+        face.show(&ramp());
+        let screen = term.contents();
+        assert!(screen.starts_with("ramp  ━━━━━━━━━━━━━━━"), "{screen}");
+        assert!(
+            screen.contains("5,000 of 10,000 connected\n      5.4 k/s, 12 refused"),
+            "{screen}"
+        );
+        face.show(&run(30));
+        let screen = term.contents();
+        let filled = screen.matches('━').count();
+        assert!((14..=16).contains(&filled), "half of 30: {screen}");
+        assert!(screen.contains("30 s of 60 s\n"), "{screen}");
+        let figures = "1 M/s deliveries, p50 31 ms, p99 93 ms, server 0.93 cores 12.6 MiB";
+        assert_eq!(
+            screen.lines().nth(1).map(str::trim),
+            Some(figures),
+            "one line, not wrapped"
+        );
+    }
+
+    #[test]
+    fn a_message_stands_above_the_bar_and_stays_when_the_bar_goes() {
+        let (mut face, term) = drawn();
+        face.show(&run(1));
+        face.message("the server said no");
+        face.show(&run(2));
+        let screen = term.contents();
+        let lines: Vec<&str> = screen.lines().collect();
+        assert_eq!(lines[0], "the server said no");
+        assert!(lines[1].starts_with("run ") && lines.len() == 3, "{screen}");
+        face.finish();
+        assert_eq!(term.contents(), "the server said no");
+        face.show(&run(3));
+        assert!(
+            term.contents().contains("3 s of 60 s"),
+            "it can be shown again"
+        );
+        drop(face);
+        assert_eq!(term.contents(), "the server said no");
+    }
+
+    #[test]
+    fn plain_says_a_line_for_each_phase_and_every_five_seconds() {
+        let out = Shared::default();
+        let mut face = Face::plain_on(Box::new(out.clone()));
+        face.show(&ramp());
+        for fifth in 0..=60 {
+            face.show(&Live {
+                at: Duration::from_millis(fifth * 200),
+                ..run(0)
+            });
+        }
+        face.message("cut \x1b[2J");
+        face.finish();
+        let text = out.text();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 5, "{text}");
+        assert_eq!(
+            lines[0],
+            "ramp  5,000 of 10,000 connected  5.4 k/s, 12 refused"
+        );
+        assert!(
+            lines[1].starts_with("run   0 s of 60 s  1 M/s deliveries, p50 31 ms"),
+            "{text}"
+        );
+        assert!(
+            lines[2].starts_with("run   5 s of") && lines[3].starts_with("run   10 s of"),
+            "{text}"
+        );
+        assert_eq!(lines[4], "cut \u{fffd}[2J");
+        assert!(!text.contains('\x1b') && !text.contains('━'));
+    }
+
+    #[test]
+    fn faults_are_never_left_out_and_quiet_is_quiet() {
+        assert!(
+            figures(&Live {
+                faults: 3,
+                ..run(1)
+            })
+            .contains("3 FAULTS")
+        );
+        let tail = Live {
+            phase: Phase::Tail,
+            ..Live::default()
+        };
+        assert_eq!(figures(&tail), "waiting for the last lines");
+        assert_eq!(progress(&tail), (0, 0));
+        let nonsense = Live {
+            planned: Some(Duration::ZERO),
+            deliveries_per_s: f64::NAN,
+            ..run(9)
+        };
+        assert_eq!(progress(&nonsense), (0, 0));
+        assert!(!figures(&nonsense).contains("NaN"));
+        let mut quiet = Face::new(Style::Quiet);
+        quiet.show(&run(1));
+        quiet.message("nobody hears");
+        quiet.finish();
+        assert!(matches!(quiet.inner, Inner::Quiet));
+    }
 }

@@ -112,7 +112,7 @@ fn the_table_says_what_was_measured() {
     );
     assert!(line(&text, "connections  ").contains("-10 %"), "{text}");
     assert_eq!(line(&text, "held"), "held every line once, in order");
-    assert_eq!(text.lines().last(), Some("HELD  all 2 promises held"));
+    assert_eq!(text.lines().last(), Some("HELD  2 of 2 promises held"));
     assert!(
         !text.contains("failed"),
         "nothing failed, so nothing is said of it\n{text}"

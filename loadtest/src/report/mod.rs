@@ -11,6 +11,7 @@ pub mod file;
 pub mod html;
 pub mod live;
 pub mod plots;
+mod rows;
 pub mod summary;
 pub mod svg;
 pub mod table;

@@ -42,7 +42,11 @@ impl Unit {
     /// The one scale that suits an axis from zero to `max`: what to divide by, and the suffix of every label.
     pub fn axis(self, max: f64) -> (f64, &'static str) {
         let pick = |scales: &[(f64, &'static str)]| {
-            let fits = scales.iter().rev().find(|(divisor, _)| max >= *divisor);
+            // Twice, so that an axis up to 1,000 reads 200, 400, ... and not 0.2 k, 0.4 k.
+            let fits = scales
+                .iter()
+                .rev()
+                .find(|(divisor, _)| max >= 2.0 * *divisor);
             *fits.unwrap_or(&scales[0])
         };
         match self {
