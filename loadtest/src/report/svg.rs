@@ -337,8 +337,8 @@ fn draw_band(svg: &mut String, plane: &Plane, band: &Band) {
         svg,
         "<rect class=\"band {class}\" x=\"{from:.1}\" y=\"{TOP}\" width=\"{width:.1}\" height=\"{height}\"/>"
     );
-    // About 6 units a letter; a name that does not fit would run into the next one.
-    if width > 5.8 * band.name.chars().count() as f64 {
+    // About 5.5 units a letter; a name that does not fit would run into the next one.
+    if width > 5.5 * band.name.chars().count() as f64 {
         let middle = from + width / 2.0;
         let _ = write!(
             svg,
