@@ -1,5 +1,6 @@
 //! The command line: flags to options, a target and a plan. Mistakes say what was given and what is possible.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -230,6 +231,9 @@ pub struct Cli {
     /// Nothing while it runs
     #[arg(long, help_heading = "The report")]
     pub quiet: bool,
+    /// A line now and then while it runs, and no bars
+    #[arg(long, conflicts_with = "quiet", help_heading = "The report")]
+    pub plain: bool,
 }
 
 /// Scenarios, as on the command line.
@@ -278,6 +282,36 @@ pub struct Ready {
 }
 
 impl Cli {
+    /// Everything asked for that makes two runs comparable or not.
+    pub fn settings(&self, options: &Options) -> BTreeMap<String, String> {
+        let mut settings = options.settings();
+        for (key, value) in &self.settings {
+            settings.insert(format!("set {key}"), value.clone());
+        }
+        let cores = |cores: &[usize]| {
+            let words: Vec<String> = cores.iter().map(usize::to_string).collect();
+            words.join(",")
+        };
+        let others = [
+            (
+                "shards",
+                (self.url.is_none() && self.shards > 0).then(|| self.shards.to_string()),
+            ),
+            ("pin", (!self.pin.is_empty()).then(|| cores(&self.pin))),
+            (
+                "pin-server",
+                (!self.pin_server.is_empty()).then(|| cores(&self.pin_server)),
+            ),
+            ("subprotocol", self.subprotocol.clone()),
+            ("publish", self.publish.clone()),
+        ];
+        let given = others
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        settings.extend(given);
+        settings
+    }
+
     /// Which scenario.
     pub fn scenario(&self) -> Scenario {
         match self.scenario {
@@ -530,6 +564,24 @@ fn setting(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Arguments as a report may show them: without what must stay secret.
+pub fn shown(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    const SECRETS: [&str; 2] = ["--secret", "--api-key"];
+    let mut hide_next = false;
+    arguments
+        .map(|argument| {
+            if std::mem::take(&mut hide_next) {
+                return "...".to_owned();
+            }
+            hide_next = SECRETS.contains(&argument.as_str());
+            match argument.split_once('=') {
+                Some((flag, _)) if SECRETS.contains(&flag) => format!("{flag}=..."),
+                _ => argument,
+            }
+        })
+        .collect()
+}
+
 /// Host with port, and path with query.
 fn split_url(url: &str) -> Result<(String, String), String> {
     let Some(rest) = url.strip_prefix("ws://") else {
@@ -610,6 +662,16 @@ mod tests {
         assert_eq!(
             parse(&["idle", "--threads", "3"]).threads(&Options::of(Scenario::Idle), 20_000),
             3
+        );
+    }
+
+    #[test]
+    fn secrets_stay_out_of_reports() {
+        let words = ["room", "--secret", "a", "--api-key=b", "--viewers", "5"];
+        let shown = shown(words.map(String::from).into_iter());
+        assert_eq!(
+            shown,
+            ["room", "--secret", "...", "--api-key=...", "--viewers", "5"]
         );
     }
 

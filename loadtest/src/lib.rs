@@ -19,4 +19,6 @@ pub mod spawn;
 pub mod stamp;
 mod tell;
 pub mod thread;
+#[cfg(feature = "cli")]
+pub mod ui;
 pub mod voice;

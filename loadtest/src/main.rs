@@ -1,74 +1,111 @@
 //! The `danmaku-swarm` binary: argv → plan → run → report → exit code. Everything else is the library's.
 //!
-//! Exit codes: 0 every promise held, 1 one did not, 2 the command line or the target was wrong, 130 interrupted.
+//! Exit codes: 0 every promise held, 1 one did not, 2 the command line, the target or a file was wrong, 130 interrupted.
 
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
-use danmaku_swarm::cli::{Cli, Ready};
+use danmaku_swarm::cli::{Cli, Ready, shown};
 use danmaku_swarm::clock::unix_ms;
 use danmaku_swarm::machine::machine;
-use danmaku_swarm::report::{Ended, Report};
+use danmaku_swarm::report::compare::compare;
+use danmaku_swarm::report::live::Live;
+use danmaku_swarm::report::table::table;
+use danmaku_swarm::report::{Ended, Report, file};
 use danmaku_swarm::run::{Order, run};
+use danmaku_swarm::ui::{Face, Style};
+
+/// Width where nothing says how wide the terminal is.
+const WIDTH: usize = 100;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // A second signal ends at once; the first is only noted.
-        let armed =
-            signal_hook::flag::register_conditional_shutdown(signal, 130, interrupted.clone())
-                .and_then(|_| signal_hook::flag::register(signal, interrupted.clone()));
-        if let Err(error) = armed {
-            return fail(&format!("cannot listen for signals: {error}"));
+    match attend(&cli) {
+        Ok(Report {
+            ended: Ended::Interrupted,
+            ..
+        }) => ExitCode::from(130),
+        Ok(report) if report.held() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(why) => {
+            eprintln!("danmaku-swarm: {why}");
+            ExitCode::from(2)
         }
-    }
-    let ready = match cli.prepare() {
-        Ok(ready) => ready,
-        Err(why) => return fail(&why),
-    };
-    let report = attend(&cli, ready, &interrupted);
-    println!(
-        "{}",
-        serde_json::to_string_pretty(&report).unwrap_or_default()
-    );
-    match report.ended {
-        Ended::Interrupted => ExitCode::from(130),
-        _ if report.held() => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
     }
 }
 
-/// Runs the plan with its face, and completes the report.
-fn attend(cli: &Cli, mut ready: Ready, interrupted: &Arc<AtomicBool>) -> Report {
+/// The whole visit: what must be there is looked at first, then the run, then what is told of it.
+fn attend(cli: &Cli) -> Result<Report, String> {
+    // Read before the run, so that a wrong name is not found out after ten minutes.
+    let old = match &cli.compare {
+        Some(path) => Some(file::read_json(path).map_err(|error| error.to_string())?),
+        None => None,
+    };
+    let interrupted = on_ctrl_c()?;
+    let report = visit(cli, cli.prepare()?, interrupted);
+    let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let mut text = table(&report, WIDTH, coloured);
+    if let Some(old) = &old {
+        text.push_str(&compare(&report, old).text(WIDTH, coloured));
+    }
+    // A closed standard output is no reason not to write the files.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    if let Some(path) = &cli.json {
+        file::write_json(path, &report).map_err(|error| error.to_string())?;
+    }
+    if let Some(path) = &cli.html {
+        file::write_html(path, &report, old.as_ref()).map_err(|error| error.to_string())?;
+    }
+    Ok(report)
+}
+
+/// The run itself, with its face.
+fn visit(cli: &Cli, mut ready: Ready, interrupted: Arc<AtomicBool>) -> Report {
     let started_ms = unix_ms();
     let mut spawned = ready.spawned.take();
     let mut server_alive = || spawned.as_mut().is_none_or(|spawned| spawned.alive());
-    let mut face = |live: &danmaku_swarm::report::live::Live| {
-        if !cli.quiet {
-            eprintln!("{live:?}")
-        }
-    };
+    let mut face = Face::new(match (cli.quiet, cli.plain) {
+        (true, _) => Style::Quiet,
+        (_, true) => Style::Plain,
+        _ => Style::Auto,
+    });
+    let settings = cli.settings(&ready.options);
     let mut report = run(Order {
         plan: Arc::new(ready.plan),
         server_pid: ready.server_pid,
         metrics: ready.metrics,
-        interrupted: interrupted.clone(),
+        interrupted,
         server_alive: &mut server_alive,
-        face: &mut face,
+        face: &mut |live: &Live| face.show(live),
     });
+    face.finish();
+    if let (Ended::Failed(why), Some(spawned)) = (&mut report.ended, &mut spawned)
+        && !spawned.alive()
+    {
+        why.push_str(&format!("; its last words:\n{}", spawned.log()));
+    }
     report.scenario = ready.options.scenario.name().to_owned();
-    report.arguments = std::env::args().skip(1).collect();
+    report.arguments = shown(std::env::args().skip(1));
+    report.settings = settings;
     report.url = ready.url;
     report.started_ms = started_ms;
     report.machine = machine();
     report
 }
 
-fn fail(why: &str) -> ExitCode {
-    eprintln!("danmaku-swarm: {why}");
-    ExitCode::from(2)
+/// The first Ctrl-C ends the run with a report, a second one ends at once.
+fn on_ctrl_c() -> Result<Arc<AtomicBool>, String> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 130, interrupted.clone())
+            .and_then(|_| flag::register(signal, interrupted.clone()))
+            .map_err(|error| format!("cannot listen for signals: {error}"))?;
+    }
+    Ok(interrupted)
 }

@@ -297,8 +297,8 @@ impl<'a> Watch<'a> {
             live.p50_us = last.p50_us;
             live.p99_us = last.p99_us;
             if let (Some(server), Some(then)) = (last.mark.server, before.server) {
-                live.server_cpu = (server.cpu_s - then.cpu_s) / span_s;
-                live.server_rss_bytes = server.rss;
+                live.server_cpu = Some((server.cpu_s - then.cpu_s) / span_s);
+                live.server_rss_bytes = Some(server.rss);
             }
         }
         live

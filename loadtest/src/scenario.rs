@@ -1,5 +1,6 @@
 //! The scenarios: from what was asked for to a plan. Values and pure functions.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::clock::Chance;
@@ -171,6 +172,47 @@ impl Options {
                 ..base
             },
         }
+    }
+
+    /// What was asked for, in the words of the command line, for reports and for telling two of them apart.
+    pub fn settings(&self) -> BTreeMap<String, String> {
+        let via = match self.via {
+            Via::WebSocket => "ws",
+            Via::Http => "http",
+        };
+        let mut all = vec![
+            ("viewers", self.viewers.to_string()),
+            ("rooms", self.rooms.to_string()),
+            ("rate", self.lines_per_s.to_string()),
+            ("text-bytes", self.text_bytes.to_string()),
+            ("via", via.to_owned()),
+            ("speakers", self.speakers.to_string()),
+            ("duration", format!("{:?}", self.duration)),
+            ("connect-rate", self.ramp_per_s.to_string()),
+            ("in-flight", self.in_flight.to_string()),
+            ("threads", self.threads.to_string()),
+            ("heartbeat", format!("{:?}", self.heartbeat)),
+            ("seed", self.seed.to_string()),
+        ];
+        match self.scenario {
+            Scenario::Rooms => all.push(("zipf", self.zipf.to_string())),
+            Scenario::Slow => all.push(("slow-share", self.slow_share.to_string())),
+            Scenario::Push => all.push(("publishers", self.pushers.to_string())),
+            Scenario::Storm => all.extend([
+                ("existing", self.existing.to_string()),
+                ("cuts", self.cuts.to_string()),
+            ]),
+            Scenario::Mixed => all.extend([
+                ("zipf", self.zipf.to_string()),
+                ("gifts", self.gifts_per_s.to_string()),
+                ("stay", format!("{:?}", self.stay)),
+            ]),
+            Scenario::Idle | Scenario::Room => {}
+        }
+        let named = all
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value));
+        named.collect()
     }
 
     /// The plan, against a target.

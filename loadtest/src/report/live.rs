@@ -1,48 +1,51 @@
-//! What a run shows while it goes on. Values, made by the main thread a few times a second.
+//! What a run shows while it goes on: one reading, made about five times a second.
+//!
+//! Plain data, filled by the thread that watches the clients and handed to whatever draws it; nothing here measures
+//! or draws.
 
 use std::time::Duration;
 
-/// What the run is at.
+/// Where a run stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// Viewers arrive.
+    /// Clients connect.
     #[default]
     Ramp,
-    /// Lines are spoken.
+    /// What the scenario measures.
     Run,
-    /// What is under way still arrives.
+    /// Nothing new is sent; what is on its way is waited for.
     Tail,
 }
 
-/// A moment of the run.
+/// One reading of a run under way.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Live {
-    /// Phase.
+    /// Where it stands.
     pub phase: Phase,
-    /// Since the phase began.
+    /// Since this phase began.
     pub at: Duration,
-    /// How long the phase is to take, where that is known.
+    /// How long this phase is to take, where that is known.
     pub planned: Option<Duration>,
-    /// Clients the ramp has.
+    /// Clients the plan has; 0 if it has none.
     pub wanted: u64,
     /// Clients connected now.
     pub connected: u64,
     /// Upgrades that succeeded in the last second.
     pub connects_per_s: f64,
-    /// Attempts refused so far.
+    /// Attempts refused or failed since the run began.
     pub refused: u64,
     /// Lines accepted in the last second.
     pub published_per_s: f64,
     /// Lines received in the last second.
     pub deliveries_per_s: f64,
-    /// Median latency of the last second, microseconds.
+    /// Median latency of the last second, microseconds; 0 without deliveries.
     pub p50_us: u64,
-    /// 99th percentile.
+    /// 99th percentile of the last second, microseconds; 0 without deliveries.
     pub p99_us: u64,
-    /// Gaps, duplicates, lines out of order and broken frames so far.
+    /// Lines lost, doubled, out of order or corrupted, and protocol faults, since the run began.
     pub faults: u64,
-    /// The server's CPU, in cores.
-    pub server_cpu: f64,
-    /// The server's resident bytes.
-    pub server_rss_bytes: u64,
+    /// The server's CPU over the last second, in cores, where it can be read.
+    pub server_cpu: Option<f64>,
+    /// The server's resident bytes, where they can be read.
+    pub server_rss_bytes: Option<u64>,
 }

@@ -1,7 +1,21 @@
 //! What a run found: the values every output is made from.
 //!
 //! Plain data, filled by the main thread when a run ends. It is what `--json` writes and `--compare` reads back, so
-//! fields may be added but not renamed; nothing here measures.
+//! fields may be added but not renamed; nothing here measures. A field that an older file lacks has its default.
+//!
+//! The outputs are beside it: [`table`] and [`html`] show one run ([`summary`] is what both say, [`plots`] and [`svg`]
+//! the pictures), [`compare`] two, [`file`] writes and reads them, [`live`] is what a run shows while it goes on.
+
+pub mod compare;
+pub mod file;
+pub mod html;
+pub mod live;
+pub mod plots;
+mod rows;
+pub mod summary;
+pub mod svg;
+pub mod table;
+pub mod units;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +28,7 @@ pub const FORMAT: u32 = 1;
 
 /// A whole run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Report {
     /// [`FORMAT`].
     pub format: u32,
@@ -54,7 +69,6 @@ pub struct Report {
     /// What the server's own metrics say of the same run, where they could be read.
     pub metrics: Option<MetricsView>,
     /// Parts of the run with figures of their own (a storm and what was before it).
-    #[serde(default)]
     pub parts: Vec<Part>,
     /// Second by second.
     pub timeline: Vec<Second>,
@@ -84,6 +98,7 @@ pub enum Ended {
 
 /// The machine of the run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Machine {
     /// Cores the swarm could use.
     pub cores: u32,
@@ -97,6 +112,7 @@ pub struct Machine {
 
 /// Connections over the run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Connections {
     /// Clients the plan has.
     pub wanted: u64,
@@ -124,6 +140,7 @@ pub struct Connections {
 
 /// Lines sent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Published {
     /// Lines (and events) whose time had come.
     pub scheduled: u64,
@@ -134,7 +151,6 @@ pub struct Published {
     /// Neither: the connection went before the answer came.
     pub unanswered: u64,
     /// Due, but never sent: no speaker or publisher was free until the end.
-    #[serde(default)]
     pub unsent: u64,
     /// Accepted per second, over the run.
     pub per_s: f64,
@@ -142,13 +158,13 @@ pub struct Published {
 
 /// Lines received. `expected = delivered + told_dropped + lost`, if all is well with the rest at zero.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Deliveries {
     /// Accepted lines times the members each was meant for.
     pub expected: u64,
     /// Received, each once.
     pub delivered: u64,
     /// Of those, events (gifts), received as they happened.
-    #[serde(default)]
     pub events: u64,
     /// Of those, received in answer to a resume.
     pub recovered: u64,
@@ -184,6 +200,7 @@ pub struct Deliveries {
 
 /// A latency distribution, microseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Latency {
     /// Values counted.
     pub count: u64,
@@ -207,6 +224,7 @@ pub struct Latency {
 
 /// What a process used.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Usage {
     /// CPU seconds over the whole run.
     pub cpu_s: f64,
@@ -232,6 +250,7 @@ pub struct Usage {
 
 /// The server's `/metrics`, differences over the run unless they are gauges.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MetricsView {
     /// Sums over labels, before.
     pub before: BTreeMap<String, f64>,
@@ -245,6 +264,7 @@ pub struct MetricsView {
 
 /// One thing counted on both sides.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Agreement {
     /// What.
     pub what: String,
@@ -258,6 +278,7 @@ pub struct Agreement {
 
 /// A part of the run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Part {
     /// `before`, `storm`, `cut 1`, ...
     pub name: String,
@@ -281,6 +302,7 @@ pub struct Part {
 
 /// One second of the run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Second {
     /// Seconds since the run began.
     pub at_s: f64,
@@ -314,6 +336,7 @@ pub struct Second {
 
 /// Something that had to hold.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Promise {
     /// What, as a sentence: "every line once, in order".
     pub what: String,
