@@ -21,8 +21,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub mod live;
-
 /// Layout of the JSON file; grows when a field changes its meaning.
 pub const FORMAT: u32 = 1;
 
