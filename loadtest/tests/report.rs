@@ -8,7 +8,7 @@ use danmaku_swarm::report::compare::{Change, Comparison, compare};
 use danmaku_swarm::report::html::html;
 use danmaku_swarm::report::table::table;
 use danmaku_swarm::report::units::columns;
-use danmaku_swarm::report::{Ended, Latency, Report, Second, Usage, file};
+use danmaku_swarm::report::{Ended, Latency, Part, Report, Second, Usage, file};
 use proptest::prelude::*;
 use quick_xml::events::Event;
 use report_fixture::{HOSTILE, broken, counts, hostile, room};
@@ -117,6 +117,31 @@ fn the_table_says_what_was_measured() {
         !text.contains("failed"),
         "nothing failed, so nothing is said of it\n{text}"
     );
+}
+
+#[test]
+fn a_part_is_held_against_the_calm_before_it() {
+    let part = |name: &str, connects, server_cpu_s, ends_s| Part {
+        name: name.to_string(),
+        begins_s: ends_s - 10.0,
+        ends_s,
+        connects,
+        server_cpu_s,
+        latency: Latency {
+            count: 5,
+            p99_us: 7_000,
+            ..Latency::default()
+        },
+        ..Part::default()
+    };
+    let mut report = room(10_000, 1.0);
+    report.parts = vec![
+        part("before", 0, 1.0, 10.0),
+        part("storm", 15_000, 1.3, 20.0),
+    ];
+    let text = table(&report, 120, false);
+    assert!(line(&text, "storm  ").ends_with("20 \u{b5}s"), "{text}");
+    assert!(line(&text, "storm: lines").contains("7 ms"), "{text}");
 }
 
 #[test]

@@ -314,13 +314,16 @@ pub(super) fn latency(report: &Report) -> Vec<Row> {
         .collect()
 }
 
-/// What each part of the run came to.
+/// What each part of the run came to. The first is the calm the others are held against: what the server used above it
+/// is what their connects cost.
 pub(super) fn parts(report: &Report) -> Vec<Row> {
-    let row = |part: &Part| {
-        let each = |cpu_s: f64, of: u64| match of {
-            0 => String::new(),
-            of => units::micros(cpu_s / of as f64 * 1e6),
-        };
+    let length = |part: &Part| part.ends_s - part.begins_s;
+    let calm = report
+        .parts
+        .first()
+        .filter(|first| length(first) > 0.0)
+        .map_or(0.0, |first| first.server_cpu_s / length(first));
+    let row = |(at, part): (usize, &Part)| {
         let cpu = |cpu_s: f64| {
             if cpu_s > 0.0 {
                 seconds(cpu_s)
@@ -328,20 +331,26 @@ pub(super) fn parts(report: &Report) -> Vec<Row> {
                 String::new()
             }
         };
+        let above_s = part.server_cpu_s - calm * length(part);
+        let each = if at > 0 && part.connects > 0 && above_s > 0.0 {
+            units::micros(above_s / part.connects as f64 * 1e6)
+        } else {
+            String::new()
+        };
         Row {
             name: part.name.clone(),
             cells: vec![
-                seconds(part.ends_s - part.begins_s),
+                seconds(length(part)),
                 exact(part.connects),
                 units::short(part.deliveries as f64),
                 cpu(part.server_cpu_s),
                 cpu(part.swarm_cpu_s),
-                each(part.server_cpu_s, part.connects),
+                each,
             ],
             ..Row::default()
         }
     };
-    report.parts.iter().map(row).collect()
+    report.parts.iter().enumerate().map(row).collect()
 }
 
 fn percentiles(latency: &Latency) -> Vec<String> {

@@ -120,7 +120,7 @@ pub fn sections(report: &Report) -> Vec<Section> {
                 "deliveries",
                 "server CPU",
                 "swarm CPU",
-                "server CPU per connect",
+                "above calm, each connect",
             ],
             parts(report),
         ),

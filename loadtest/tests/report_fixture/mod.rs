@@ -89,6 +89,7 @@ pub fn room(viewers: u64, slowness: f64) -> Report {
             ],
             ..MetricsView::default()
         }),
+        parts: Vec::new(),
         timeline: timeline(viewers, slowness),
         promises: vec![
             promise(
