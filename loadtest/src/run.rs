@@ -399,6 +399,7 @@ fn gather(all: &mut Notes, more: Notes) {
     all.backed_off += more.backed_off;
     all.unanswered += more.unanswered;
     all.ignored += more.ignored;
+    all.readers_closed += more.readers_closed;
     for (into, from) in [
         (&mut all.refused, more.refused),
         (&mut all.failed, more.failed),

@@ -313,6 +313,12 @@ fn promises(plan: &Plan, record: &Record, report: &Report, told_to_readers: u64)
             report.connections.peak, report.connections.wanted
         ),
     );
+    let closed = record.notes.readers_closed;
+    promise(
+        "who was in and read stayed in",
+        closed == 0,
+        format!("{closed} connections ended by the server or lost"),
+    );
     promise(
         "every line reached every member once and in order, or the member was told",
         found.lost + found.duplicated + found.out_of_order + found.told_too_many == 0,

@@ -309,6 +309,8 @@ impl Thread {
             Stage::Open => {}
         }
         bump(&mut self.notes.closed, code);
+        let number = self.clients[at as usize].number;
+        self.notes.readers_closed += u64::from(self.plan.viewers[number as usize].reads);
         self.leave_open(at);
         if matches!(code.parse(), Ok(4000..=4099)) {
             return self.gone(at);

@@ -141,6 +141,8 @@ pub struct Notes {
     pub unanswered: u64,
     /// Lines never answered on a connection that lasted.
     pub ignored: u64,
+    /// Of the closed ones, those of viewers that read: nothing excuses them.
+    pub readers_closed: u64,
     /// What else was wrong.
     pub faults: BTreeMap<String, u64>,
 }
@@ -214,6 +216,8 @@ struct Thread {
     /// Lines on their way, by id.
     sent: HashMap<u64, speak::Sent>,
     speakers: Vec<u32>,
+    /// A line is due, but no speaker or publisher is free: another look comes with the next event, or a little later.
+    speechless: bool,
     pushers: Vec<Pusher>,
     gaps: Gaps,
     sample: Sample,
@@ -270,6 +274,7 @@ impl Thread {
             dirty: Vec::new(),
             sent: HashMap::new(),
             speakers: Vec::new(),
+            speechless: false,
             gaps: Gaps::default(),
             sample: Sample::empty(),
             notes: Notes::default(),
@@ -339,7 +344,7 @@ impl Thread {
         if !self.dirty.is_empty() || (can_connect && !self.ready.is_empty()) {
             return 0;
         }
-        let speech_us = if self.phase == Phase::Run {
+        let speech_us = if self.phase == Phase::Run && !self.speechless {
             self.speech.next_due_us()
         } else {
             u64::MAX

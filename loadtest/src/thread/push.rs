@@ -75,6 +75,7 @@ impl Thread {
                 return;
             }
             let Some(at) = self.free_pusher() else {
+                self.speechless = true;
                 return;
             };
             if let Some(gifts) = &mut self.speech.gifts {

@@ -163,6 +163,7 @@ impl Thread {
             return;
         }
         let now_us = self.clock.now_us();
+        self.speechless = false;
         for _ in 0..LINES_PER_TURN {
             let Some(due_us) = self.speech.lines_due(now_us) else {
                 break;
@@ -172,6 +173,7 @@ impl Thread {
                 Via::Http => self.push_line(due_us),
             };
             if !sent {
+                self.speechless = true;
                 break;
             }
             self.speech.line_sent();
