@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 use support::{API_KEY, Node, PATIENCE, request, scratch};
 use yaml_rust2::{Yaml, YamlLoader};
 
-/// What every scraped series carries besides its own labels.
-const TARGET_LABELS: [&str; 2] = ["job", "instance"];
+/// What every scraped series carries besides its own labels; `region` stands for what operators add to their targets.
+const TARGET_LABELS: [&str; 3] = ["job", "instance", "region"];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/deploy/monitoring")
@@ -140,7 +140,7 @@ fn labels_of(name: &str, recorded: &BTreeSet<String>) -> Result<Vec<&'static str
     match name {
         "up" => {}
         "ALERTS" => labels.extend(["alertname", "alertstate", "severity", "shard"]),
-        // Recorded series keep what their rule groups by; the shard is the only further label any keeps.
+        // Of a family's own labels the shard is the only one that a recorded series keeps.
         _ if name.contains(':') && recorded.contains(name) => labels.push("shard"),
         _ => {
             let (family, is_bucket) =

@@ -237,7 +237,7 @@ fn variables() -> Value {
             "label": "Prometheus",
             "type": "datasource",
             "query": "prometheus",
-            "current": {},
+            "current": {"text": "default", "value": "default"},
             "options": [],
             "multi": false,
             "includeAll": false,
@@ -393,10 +393,20 @@ fn title(family: &Family) -> String {
         .fold(family.name, |name, end| {
             name.strip_suffix(end).unwrap_or(name)
         });
-    let words = stem
+    let words: Vec<&str> = stem
         .strip_prefix("danmaku_")
         .unwrap_or(stem)
-        .replace('_', " ");
+        .split('_')
+        .map(|word| match word {
+            "api" => "API",
+            "http" => "HTTP",
+            "cpu" => "CPU",
+            "fanout" => "fan-out",
+            "fds" => "descriptors",
+            word => word,
+        })
+        .collect();
+    let words = words.join(" ");
     match words.split_at_checked(1) {
         Some((first, rest)) => first.to_uppercase() + rest,
         None => words,
@@ -515,7 +525,8 @@ fn heatmap_panel(family: &Family) -> Value {
 fn titles_are_words() {
     let named = |name: &str| title(families().find(|family| family.name == name).unwrap());
     assert_eq!(named("danmaku_walk_visits_total"), "Walk visits");
-    assert_eq!(named("process_open_fds"), "Process open fds");
+    assert_eq!(named("process_open_fds"), "Process open descriptors");
+    assert_eq!(named("danmaku_fanout_seconds"), "Fan-out");
     assert_eq!(named("danmaku_start_time_seconds"), "Serving for");
 }
 
