@@ -1,22 +1,22 @@
-//! Holds what operators copy against what the gateway does: Prometheus' configuration and rules, the Grafana dashboard,
-//! Filebeat's configuration, and every metric named in a document. promtool and a Prometheus server read them too.
+//! Holds what operators copy against what the gateway does: Prometheus' configuration and rules, the Grafana dashboard, and
+//! every metric named in a document. promtool and a Prometheus server read them too.
 
+#[path = "support/prometheus.rs"]
+mod prometheus;
 #[path = "support/promql.rs"]
 mod promql;
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use danmaku_gateway::telemetry::table::{self, Family, Kind, Labels};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use prometheus::Prometheus;
 use promql::{Matcher, Selector, names};
 use serde_json::{Value, json};
-use support::{API_KEY, Node, PATIENCE, request, scratch};
+use support::{Node, scratch, wait_for};
 use yaml_rust2::{Yaml, YamlLoader};
 
 /// What every scraped series carries besides its own labels; `region` stands for what operators add to their targets.
@@ -482,91 +482,6 @@ fn the_dashboard_shows_every_metric() {
     promtool(&["check", "rules", "--lint=none", file.to_str().unwrap()]);
 }
 
-/// A Prometheus server with this folder's configuration, in a hurry; ended when dropped.
-struct Prometheus {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Prometheus {
-    /// Scrapes `target` and evaluates five times a second.
-    fn start(target: SocketAddr) -> Prometheus {
-        let home = scratch("prometheus");
-        std::fs::create_dir_all(&home).unwrap();
-        for file in ["recording.yml", "alerts.yml"] {
-            std::fs::copy(folder().join(file), home.join(file)).unwrap();
-        }
-        let mut config = text("prometheus.yml");
-        for (kept, hurried) in [
-            ("scrape_interval: 15s", "scrape_interval: 200ms"),
-            ("scrape_timeout: 10s", "scrape_timeout: 200ms"),
-            ("evaluation_interval: 30s", "evaluation_interval: 200ms"),
-            ("127.0.0.1:8081", &target.to_string()),
-        ] {
-            assert!(config.contains(kept), "{kept}");
-            config = config.replace(kept, hurried);
-        }
-        std::fs::write(home.join("prometheus.yml"), config).unwrap();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
-        let child = Command::new("prometheus")
-            .arg(format!(
-                "--config.file={}",
-                home.join("prometheus.yml").display()
-            ))
-            .arg(format!(
-                "--storage.tsdb.path={}",
-                home.join("data").display()
-            ))
-            .arg(format!("--web.listen-address={address}"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("prometheus is missing: apt-get install prometheus");
-        Prometheus { child, address }
-    }
-
-    /// The `data` of an API answer; `None` while it does not answer. HTTP/1.0, so that the body is not chunked.
-    fn ask(&self, path: &str) -> Option<Value> {
-        let mut stream = TcpStream::connect(self.address).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let head = format!(
-            "GET /api/v1/{path} HTTP/1.0\r\nHost: {}\r\n\r\n",
-            self.address
-        );
-        stream.write_all(head.as_bytes()).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (_, body) = answer.split_once("\r\n\r\n")?;
-        let body: Value = serde_json::from_str(body).ok()?;
-        (body["status"] == "success").then(|| body["data"].clone())
-    }
-
-    fn query(&self, expression: &str) -> Vec<Value> {
-        let encoded = utf8_percent_encode(expression, NON_ALPHANUMERIC);
-        let data = self.ask(&format!("query?query={encoded}"));
-        let data = data.unwrap_or_else(|| panic!("no answer to {expression}"));
-        data["result"].as_array().unwrap().clone()
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < PATIENCE, "{what}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
 /// Names of the rules that have not been evaluated without an error.
 fn unwell(rules: &Value) -> Vec<String> {
     let groups = rules["groups"].as_array().unwrap();
@@ -582,7 +497,7 @@ fn a_real_prometheus_evaluates_every_rule_and_every_panel_has_data() {
     let mut viewer = node.join("r");
     viewer.send(&json!({"type":"danmaku","room":"r","text":"x"}));
     viewer.expect("danmaku");
-    let prometheus = Prometheus::start(node.internal);
+    let prometheus = Prometheus::start(&folder(), node.internal);
     wait_for("the rules are not evaluated", || {
         prometheus
             .ask("rules")
@@ -610,151 +525,4 @@ fn a_real_prometheus_evaluates_every_rule_and_every_panel_has_data() {
             .iter()
             .any(|alert| alert["metric"]["instance"] == node.internal.to_string())
     });
-}
-
-/// Every string of a document.
-fn strings(yaml: &Yaml, into: &mut Vec<String>) {
-    match yaml {
-        Yaml::String(text) => into.push(text.clone()),
-        Yaml::Array(items) => items.iter().for_each(|item| strings(item, into)),
-        Yaml::Hash(entries) => entries.values().for_each(|value| strings(value, into)),
-        _ => {}
-    }
-}
-
-/// Log lines of a node that serves, is asked, reloads, refuses to, runs out of descriptors and ends.
-fn a_life_in_json() -> Vec<Value> {
-    let json_log = "[log]\nformat = \"json\"\naccess_sample = 1.0\n";
-    let mut node = Node::start(json_log);
-    assert_eq!(node.api("GET", "/api/v1/info", "").status, 200);
-    node.signal("HUP");
-    let wait_logged = |node: &Node, word: &str| {
-        wait_for(word, || node.logged().contains(word));
-    };
-    wait_logged(&node, "\"reloaded\"");
-    let kept = std::fs::read_to_string(&node.config).unwrap();
-    std::fs::write(&node.config, "unknown = 1\n").unwrap();
-    node.signal("HUP");
-    wait_logged(&node, "reload refused");
-    std::fs::write(&node.config, kept).unwrap();
-    node.signal("TERM");
-    node.wait();
-
-    let config = scratch("narrow.toml");
-    std::fs::write(
-        &config,
-        format!(
-            "[listen]\npublic = \"127.0.0.1:0\"\ninternal = \"127.0.0.1:0\"\n[server]\nshards = 1\n\
-             [auth]\nanonymous = \"speak\"\n[[api_keys]]\nname = \"b\"\nkey = \"{API_KEY}\"\n{json_log}"
-        ),
-    )
-    .unwrap();
-    let narrow = Node::run(config);
-    // It knows its own limit and stays below it, so the limit is taken away behind its back.
-    let taken = Command::new("prlimit")
-        .args(["--nofile=8:8", "--pid", &narrow.child.id().to_string()])
-        .status()
-        .expect("prlimit is missing: apt-get install util-linux");
-    assert!(taken.success());
-    let _knocks = TcpStream::connect(narrow.internal).unwrap();
-    wait_logged(&narrow, "accepting pauses");
-    let lines = node.logged() + &narrow.logged();
-    lines
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
-        .collect()
-}
-
-/// Digits made alike: the shape of a time.
-fn shape(time: &str) -> String {
-    time.replace(|c: char| c.is_ascii_digit(), "0")
-}
-
-#[test]
-fn filebeat_names_the_fields_the_log_writes() {
-    let lines = a_life_in_json();
-    let written: BTreeSet<&str> = lines
-        .iter()
-        .flat_map(|line| line.as_object().unwrap().keys().map(String::as_str))
-        .collect();
-    let config = yaml("filebeat.yml");
-
-    let mut named = Vec::new();
-    strings(&config["processors"], &mut named);
-    let fields: BTreeSet<&str> = named
-        .iter()
-        .filter_map(|text| text.strip_prefix("danmaku."))
-        .filter(|field| *field != "log")
-        .collect();
-    assert!(fields.len() > 8, "{fields:?}");
-    let unknown: Vec<_> = fields.difference(&written).collect();
-    assert!(
-        unknown.is_empty(),
-        "the log writes no {unknown:?}: {written:?}"
-    );
-    for key in ["ts", "level", "target", "message"] {
-        assert!(fields.contains(key), "what becomes of {key}?");
-    }
-
-    for input in config["filebeat.inputs"].as_vec().unwrap() {
-        let parsers = input["parsers"].as_vec().unwrap();
-        let target = string(&parsers.last().unwrap()["ndjson"]["target"]);
-        assert_eq!(target, "danmaku", "{input:?}");
-    }
-    let time = &config["processors"][0]["timestamp"];
-    for line in &lines {
-        let ts = shape(line["ts"].as_str().unwrap());
-        assert_eq!(shape(string(&time["layouts"][0])), ts);
-        assert_eq!(shape(string(&time["test"][0])), ts);
-    }
-
-    // What the comments promise to keep is called so in the log.
-    for message in ["serving", "reloaded", "draining", "stopped"] {
-        let is_it = |line: &&Value| line["message"] == message;
-        let line = lines
-            .iter()
-            .find(is_it)
-            .unwrap_or_else(|| panic!("{message}"));
-        assert_eq!(line["target"], "danmaku_gateway::gateway::control");
-    }
-}
-
-#[test]
-fn renamed_fields_keep_their_values_and_never_collide() {
-    let config = yaml("filebeat.yml");
-    let renames = config["processors"][1]["rename"]["fields"]
-        .as_vec()
-        .unwrap();
-    let renames: BTreeMap<&str, &str> = renames
-        .iter()
-        .map(|one| (string(&one["from"]), string(&one["to"])))
-        .collect();
-    let targets: BTreeSet<&&str> = renames.values().collect();
-    assert_eq!(targets.len(), renames.len(), "two fields under one name");
-    // Elasticsearch cannot hold `a` and `a.b` at once.
-    for one in &targets {
-        let below = format!("{one}.");
-        assert!(!targets.iter().any(|t| t.starts_with(&below)), "{one}");
-    }
-
-    let node = Node::start("[log]\nformat = \"json\"\naccess_sample = 1.0\n");
-    request(node.internal, "GET", "/nosuch", &[], "");
-    wait_for("no access line", || node.logged().contains("/nosuch"));
-    let logged = node.logged();
-    let line = logged
-        .lines()
-        .find(|line| line.contains("/nosuch"))
-        .unwrap();
-    let line: Value = serde_json::from_str(line).unwrap();
-    let document: BTreeMap<&str, &Value> = renames
-        .iter()
-        .filter_map(|(from, to)| Some((*to, line.get(from.strip_prefix("danmaku.")?)?)))
-        .collect();
-    assert_eq!(*document["log.logger"], "access");
-    assert_eq!(*document["log.level"], "INFO");
-    assert_eq!(*document["http.request.method"], "GET");
-    assert_eq!(*document["http.response.status_code"], 404);
-    assert_eq!(*document["url.path"], "/nosuch");
-    assert_eq!(*document["client.ip"], "127.0.0.1");
-    assert_eq!(*document["user.name"], "anonymous");
 }
