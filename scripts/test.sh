@@ -14,6 +14,7 @@ need promtool prometheus
 need prometheus prometheus
 need redis-server redis-server
 need systemd-analyze systemd
+need prlimit util-linux
 # Debian's python3 comes without what `venv` needs.
 python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || apt_missing+=(python3-venv)
 if [ ${#apt_missing[@]} -gt 0 ]; then

@@ -103,3 +103,15 @@ fn a_prometheus_server_scrapes_it() {
     server.wait().unwrap();
     assert_eq!(value, "1");
 }
+
+#[test]
+fn ready_is_what_readyz_answers() {
+    let node = Node::start("[admission]\nconnections_max = 1\n");
+    let readyz = || request(node.internal, "GET", "/readyz", &[], "").status;
+    assert_eq!((readyz(), node.metric("danmaku_ready")), (200, 1.0));
+    let viewer = node.join("r");
+    assert_eq!((readyz(), node.metric("danmaku_ready")), (503, 0.0));
+    drop(viewer);
+    node.metric_becomes("danmaku_ready", 1.0);
+    assert_eq!(readyz(), 200);
+}

@@ -27,6 +27,7 @@ fn page() -> String {
             handshake_permits_in_use: 0,
             handshake_permits_max: 1024,
             fd_tables: 2,
+            ready: true,
             draining: false,
             start_unix_ms: 1_795_377_714_250,
             log_lines_dropped: 0,

@@ -76,6 +76,7 @@ impl Node {
                     FdTables::PerShard => self.blocks.len() as u64,
                     FdTables::Shared => 1,
                 },
+                ready: self.unready().is_none(),
                 draining: self.draining.load(Ordering::Relaxed),
                 start_unix_ms: self.started_ms,
                 log_lines_dropped: self.log.dropped(),

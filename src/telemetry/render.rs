@@ -38,6 +38,8 @@ pub struct NodeStats<'a> {
     pub handshake_permits_max: u64,
     /// Descriptor tables: the number of shards, or 1 if they share one.
     pub fd_tables: u64,
+    /// Whether `/readyz` answers 200.
+    pub ready: bool,
     /// Whether the node drains.
     pub draining: bool,
     /// When it began to serve, milliseconds since 1970.
@@ -192,6 +194,7 @@ fn node_value(view: &View, node: Node) -> Value {
         Node::HandshakePermitsInUse => Value::Whole(of_node.handshake_permits_in_use),
         Node::HandshakePermitsMax => Value::Whole(of_node.handshake_permits_max),
         Node::Shards => Value::Whole(blocks.len() as u64),
+        Node::Ready => Value::Whole(u64::from(of_node.ready)),
         Node::Draining => Value::Whole(u64::from(of_node.draining)),
         Node::StartTimeSeconds => millis(of_node.start_unix_ms),
         Node::BuildInfo => Value::Whole(1),
@@ -262,6 +265,7 @@ mod tests {
             handshake_permits_in_use: 1,
             handshake_permits_max: 4,
             fd_tables: 2,
+            ready: true,
             draining: false,
             start_unix_ms: 1_795_377_714_250,
             log_lines_dropped: 5,

@@ -1,4 +1,4 @@
-//! The one table of metrics: name, kind, unit, labels, help and when to look, each declared once.
+//! The one table of metrics: name, kind, unit, labels, group, help and when to look, each declared once.
 //!
 //! Static data, read by any thread. The enums that shards write through and the page that Prometheus reads are both made
 //! from these rows, so no metric can be written under a name that is not here. It holds no values and never changes
@@ -107,6 +107,51 @@ impl Labels {
     }
 }
 
+/// The concern a family belongs to. Documentation and the dashboard show families by it, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Who comes, stays and goes, and what is left for more.
+    Connections,
+    /// Rooms, their members and what is said in them.
+    Rooms,
+    /// What leaves for viewers, how fast, and what does not.
+    FanOut,
+    /// Who was turned away, and why.
+    Refusals,
+    /// Plain HTTP.
+    Http,
+    /// Whether one reactor is behind the others.
+    Shards,
+    /// The process and the node as a whole.
+    Process,
+}
+
+impl Group {
+    /// Every group, in the order people see them.
+    pub const ALL: [Group; 7] = [
+        Group::Connections,
+        Group::Rooms,
+        Group::FanOut,
+        Group::Refusals,
+        Group::Http,
+        Group::Shards,
+        Group::Process,
+    ];
+
+    /// Its heading.
+    pub fn title(self) -> &'static str {
+        match self {
+            Group::Connections => "Connections",
+            Group::Rooms => "Rooms and lines",
+            Group::FanOut => "Fan-out",
+            Group::Refusals => "Refusals",
+            Group::Http => "HTTP",
+            Group::Shards => "Shards",
+            Group::Process => "Node and process",
+        }
+    }
+}
+
 /// One row: a family of series under one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Family {
@@ -118,6 +163,8 @@ pub struct Family {
     pub unit: Unit,
     /// Its series.
     pub labels: Labels,
+    /// The concern it belongs to: a section of the documentation, a row of the dashboard.
+    pub group: Group,
     /// What it means: one sentence, on the page and in the documentation.
     pub help: &'static str,
     /// When a person looks at it; documentation only.
@@ -126,7 +173,7 @@ pub struct Family {
 
 macro_rules! families {
     ($(#[$doc:meta])* $enum:ident {
-        $($variant:ident = $name:literal, $kind:expr, $unit:expr, $labels:ident, $help:literal, $look:literal;)*
+        $($variant:ident = $name:literal, $kind:expr, $unit:expr, $labels:ident, $group:ident, $help:literal, $look:literal;)*
     }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +183,8 @@ macro_rules! families {
             /// Every one, in table order.
             pub const ALL: [$enum; $enum::FAMILIES.len()] = [$($enum::$variant,)*];
             const FAMILIES: &'static [Family] = &[$(Family {
-                name: $name, kind: $kind, unit: $unit, labels: Labels::$labels, help: $help, look: $look,
+                name: $name, kind: $kind, unit: $unit, labels: Labels::$labels, group: Group::$group,
+                help: $help, look: $look,
             },)*];
 
             /// Its row.
@@ -148,45 +196,45 @@ macro_rules! families {
 families! {
     /// Counted by shards, shown as the sum over them.
     Counter {
-        AcceptsTotal = "danmaku_accepts_total", C, Of("connections"), None,
+        AcceptsTotal = "danmaku_accepts_total", C, Of("connections"), None, Connections,
             "TCP connections taken from a listener.", "Against accepted viewers: how many knock and are not let in.";
-        ConnectionsAcceptedTotal = "danmaku_connections_accepted_total", C, Of("connections"), None,
+        ConnectionsAcceptedTotal = "danmaku_connections_accepted_total", C, Of("connections"), None, Connections,
             "Viewers upgraded to WebSocket.", "Its rate is the connect rate; a storm after a restart shows here.";
-        HeartbeatPingsTotal = "danmaku_heartbeat_pings_total", C, Of("frames"), None,
+        HeartbeatPingsTotal = "danmaku_heartbeat_pings_total", C, Of("frames"), None, Connections,
             "WebSocket pings sent to viewers silent for one interval.", "High against connections: clients send no heartbeat of their own.";
-        JoinsTotal = "danmaku_joins_total", C, Of("members"), None,
+        JoinsTotal = "danmaku_joins_total", C, Of("members"), None, Rooms,
             "Rooms joined, by URL or by message.", "Churn; joins minus leaves is danmaku_members.";
-        LeavesTotal = "danmaku_leaves_total", C, Of("members"), None,
+        LeavesTotal = "danmaku_leaves_total", C, Of("members"), None, Rooms,
             "Rooms left, closed connections included.", "Churn.";
-        LinesTotal = "danmaku_lines_total", C, Of("lines"), None,
+        LinesTotal = "danmaku_lines_total", C, Of("lines"), None, Rooms,
             "Lines numbered by their room's home shard.", "Its rate is what comes in; deliveries divided by it is the fan-out.";
-        EventsTotal = "danmaku_events_total", C, Of("events"), None,
+        EventsTotal = "danmaku_events_total", C, Of("events"), None, Rooms,
             "Events (gifts, notices) numbered by their room's home shard.", "As lines.";
-        ApiPushesTotal = "danmaku_api_pushes_total", C, Of("messages"), None,
+        ApiPushesTotal = "danmaku_api_pushes_total", C, Of("messages"), None, Rooms,
             "Lines, events, user pushes and broadcasts taken over HTTP.", "Whether the back end reaches this node.";
-        DeliveriesTotal = "danmaku_deliveries_total", C, Of("lines"), None,
+        DeliveriesTotal = "danmaku_deliveries_total", C, Of("lines"), None, FanOut,
             "Lines handed to viewers' sockets, once per viewer.", "The work the node does; its rate is the capacity figure.";
-        SlowViewersTotal = "danmaku_slow_viewers_total", C, Of("times"), None,
+        SlowViewersTotal = "danmaku_slow_viewers_total", C, Of("times"), None, FanOut,
             "Times a viewer fell off the room log because its socket stayed full.", "Rising with dropped{reason=\"slow\"}: few viewers often, or many once.";
-        WalkVisitsTotal = "danmaku_walk_visits_total", C, Of("members"), None,
+        WalkVisitsTotal = "danmaku_walk_visits_total", C, Of("members"), None, FanOut,
             "Members visited by fan-out walks, those skipped as full or up to date included.", "Deliveries per visit is how well lines are gathered.";
-        SendCallsTotal = "danmaku_send_calls_total", C, Of("calls"), None,
+        SendCallsTotal = "danmaku_send_calls_total", C, Of("calls"), None, FanOut,
             "System calls that wrote to viewers' sockets.", "Deliveries per call is the lever on CPU.";
-        SendBlockedTotal = "danmaku_send_blocked_total", C, Of("calls"), None,
+        SendBlockedTotal = "danmaku_send_blocked_total", C, Of("calls"), None, FanOut,
             "Of those, the ones that found the socket full or took a part only.", "Networks or viewers too slow for the rooms they watch.";
-        FramesInTotal = "danmaku_frames_in_total", C, Of("frames"), None,
+        FramesInTotal = "danmaku_frames_in_total", C, Of("frames"), None, FanOut,
             "WebSocket messages and control frames received; the fragments of a message count once.", "Client chatter.";
-        FramesOutTotal = "danmaku_frames_out_total", C, Of("frames"), None,
+        FramesOutTotal = "danmaku_frames_out_total", C, Of("frames"), None, FanOut,
             "WebSocket frames sent, control frames included.", "Lines per frame for batch viewers.";
-        BytesInTotal = "danmaku_bytes_in_total", C, Bytes, None,
+        BytesInTotal = "danmaku_bytes_in_total", C, Bytes, None, FanOut,
             "Bytes read from all client sockets.", "Bandwidth.";
-        BytesOutTotal = "danmaku_bytes_out_total", C, Bytes, None,
+        BytesOutTotal = "danmaku_bytes_out_total", C, Bytes, None, FanOut,
             "Bytes written to all client sockets.", "Bandwidth: the wall most nodes meet first.";
-        MailboxFullTotal = "danmaku_mailbox_full_total", C, Of("messages"), None,
+        MailboxFullTotal = "danmaku_mailbox_full_total", C, Of("messages"), None, Shards,
             "Messages between shards that found the mailbox full: refused to their author or kept in the backlog.", "Any: a shard is behind; see turn lag.";
-        ListenerPausesTotal = "danmaku_listener_pauses_total", C, Of("times"), None,
+        ListenerPausesTotal = "danmaku_listener_pauses_total", C, Of("times"), None, Connections,
             "Times a listener was paused because the process was out of descriptors or memory.", "Any: raise the descriptor limit; `danmaku doctor` shows it.";
-        DrainClosedTotal = "danmaku_drain_closed_total", C, Of("connections"), None,
+        DrainClosedTotal = "danmaku_drain_closed_total", C, Of("connections"), None, Connections,
             "Viewers closed by a drain.", "Progress of a drain.";
     }
 }
@@ -194,25 +242,25 @@ families! {
 families! {
     /// Set by shards: the sum over them, or one series each where the labels say `Shard`. Seconds are set in nanoseconds.
     Gauge {
-        Connections = "danmaku_connections", G, Of("connections"), None,
+        Connections = "danmaku_connections", G, Of("connections"), None, Connections,
             "Viewers connected now.", "First. Also against danmaku_connection_permits_max.";
-        HttpConnections = "danmaku_http_connections", G, Of("connections"), None,
+        HttpConnections = "danmaku_http_connections", G, Of("connections"), None, Http,
             "Connections that speak HTTP now: not yet upgraded, back ends, scrapers.", "Far above handshakes in flight: clients hold keep-alive connections.";
-        Rooms = "danmaku_rooms", G, Of("rooms"), None,
+        Rooms = "danmaku_rooms", G, Of("rooms"), None, Rooms,
             "Rooms alive now, each counted at its home shard.", "Growth with no viewers: rooms.idle_after is long.";
-        Members = "danmaku_members", G, Of("members"), None,
+        Members = "danmaku_members", G, Of("members"), None, Rooms,
             "Room memberships now: a viewer in three rooms counts three.", "Members per room is the fan-out to expect.";
-        OutboxBytes = "danmaku_outbox_bytes", G, Bytes, None,
+        OutboxBytes = "danmaku_outbox_bytes", G, Bytes, None, FanOut,
             "Control messages and frame remainders waiting for viewers.", "Memory; rising: many viewers are stuck.";
-        LogBytes = "danmaku_log_bytes", G, Bytes, None,
+        LogBytes = "danmaku_log_bytes", G, Bytes, None, Rooms,
             "Sealed lines kept in room logs and histories.", "Memory; bounded by rooms.log_bytes_max.";
-        BacklogMessages = "danmaku_backlog_messages", G, Of("messages"), None,
+        BacklogMessages = "danmaku_backlog_messages", G, Of("messages"), None, Shards,
             "Messages waiting for room in another shard's mailbox.", "Above 0 for seconds: that shard is overloaded.";
-        MailboxMessages = "danmaku_mailbox_messages", G, Of("messages"), Shard,
+        MailboxMessages = "danmaku_mailbox_messages", G, Of("messages"), Shard, Shards,
             "Messages waiting in a shard's mailbox at its last turn.", "Which shard is behind.";
-        TurnLagSeconds = "danmaku_turn_lag_seconds", G, Seconds, Shard,
+        TurnLagSeconds = "danmaku_turn_lag_seconds", G, Seconds, Shard, Shards,
             "How late a shard is: the length of its last turn, which whatever arrived meanwhile had to wait.", "Above 0.1: shed load or add shards.";
-        OpenFds = "danmaku_open_fds", G, Of("descriptors"), Shard,
+        OpenFds = "danmaku_open_fds", G, Of("descriptors"), Shard, Shards,
             "Descriptors a shard holds: sockets, listeners, poller and those inherited.", "With a table per shard each one has the whole limit for itself; see OPERATIONS.";
     }
 }
@@ -220,17 +268,17 @@ families! {
 families! {
     /// Counted by shards in cells of a fixed label set, shown as the sum over shards.
     Labelled {
-        RefusalsTotal = "danmaku_refusals_total", C, Of("requests"), Refusal,
+        RefusalsTotal = "danmaku_refusals_total", C, Of("requests"), Refusal, Refusals,
             "Connections and requests refused, by the code the client got.", "By reason: connections_full and accept_rate are capacity, token_* are clients.";
-        ClosesTotal = "danmaku_closes_total", C, Of("connections"), Close,
+        ClosesTotal = "danmaku_closes_total", C, Of("connections"), Close, Connections,
             "Viewers gone, by close code; 1006 went without a close frame.", "4408 and 1006 are networks, 4413 slow viewers, 4429 abuse.";
-        LinesRefusedTotal = "danmaku_lines_refused_total", C, Of("lines"), Refusal,
+        LinesRefusedTotal = "danmaku_lines_refused_total", C, Of("lines"), Refusal, Refusals,
             "Lines and events refused to their author, by the code it got.", "rate_limited: the limits bite; busy: a shard is behind.";
-        RateLimitedTotal = "danmaku_rate_limited_total", C, Of("lines"), Bucket,
+        RateLimitedTotal = "danmaku_rate_limited_total", C, Of("lines"), Bucket, Refusals,
             "Lines refused by flood control, by the bucket that was empty.", "user: abuse over several connections; room: raise limits.room_lines_per_s.";
-        DroppedTotal = "danmaku_dropped_total", C, Of("lines"), Dropped,
+        DroppedTotal = "danmaku_dropped_total", C, Of("lines"), Dropped, FanOut,
             "Lines not delivered, once per viewer.", "slow: viewers are told how many; left: they were gone before they read.";
-        HttpRequestsTotal = "danmaku_http_requests_total", C, Of("requests"), Status,
+        HttpRequestsTotal = "danmaku_http_requests_total", C, Of("requests"), Status, Http,
             "HTTP requests answered, upgrades (101) included, by status.", "5xx: this node; 4xx: its callers.";
     }
 }
@@ -238,11 +286,11 @@ families! {
 families! {
     /// Durations, observed by shards in nanoseconds, summed over them.
     Hist {
-        HandshakeSeconds = "danmaku_handshake_seconds", H, Seconds, None,
+        HandshakeSeconds = "danmaku_handshake_seconds", H, Seconds, None, Connections,
             "From a viewer's accept to its upgrade.", "High with short turns: slow clients or TLS; with long turns: this node.";
-        FanoutSeconds = "danmaku_fanout_seconds", H, Seconds, None,
+        FanoutSeconds = "danmaku_fanout_seconds", H, Seconds, None, FanOut,
             "From the numbering of a batch to its hand-over to the last member of a shard's walk.", "The latency this node adds.";
-        TurnSeconds = "danmaku_turn_seconds", H, Seconds, None,
+        TurnSeconds = "danmaku_turn_seconds", H, Seconds, None, Shards,
             "One turn of a shard, waiting for events not included.", "Long turns delay everything; the bounds of a turn should prevent them.";
     }
 }
@@ -250,37 +298,39 @@ families! {
 families! {
     /// Values of the whole node, read when the page is rendered.
     Node {
-        ConnectionPermitsInUse = "danmaku_connection_permits_in_use", G, Of("connections"), None,
+        ConnectionPermitsInUse = "danmaku_connection_permits_in_use", G, Of("connections"), None, Connections,
             "Connection permits taken: viewers and handshakes in flight.", "At the max new viewers get 503 connections_full.";
-        ConnectionPermitsMax = "danmaku_connection_permits_max", G, Of("connections"), None,
+        ConnectionPermitsMax = "danmaku_connection_permits_max", G, Of("connections"), None, Connections,
             "Viewers this node admits.", "Set by admission.connections_max or the descriptor limit.";
-        HandshakePermitsInUse = "danmaku_handshake_permits_in_use", G, Of("connections"), None,
+        HandshakePermitsInUse = "danmaku_handshake_permits_in_use", G, Of("connections"), None, Connections,
             "Handshakes in flight.", "At the max new viewers get 503 handshakes_full.";
-        HandshakePermitsMax = "danmaku_handshake_permits_max", G, Of("connections"), None,
+        HandshakePermitsMax = "danmaku_handshake_permits_max", G, Of("connections"), None, Connections,
             "Handshakes this node lets run at once.", "Set by admission.handshakes_max.";
-        Shards = "danmaku_shards", G, Of("shards"), None,
+        Shards = "danmaku_shards", G, Of("shards"), None, Shards,
             "Shards of this node.", "CPU per shard is process CPU divided by this.";
-        Draining = "danmaku_draining", G, Of("0 or 1"), None,
+        Ready = "danmaku_ready", G, Of("0 or 1"), None, Process,
+            "1 while /readyz answers 200: not draining, every shard turning, a connection permit free.", "0 without danmaku_draining: a shard hangs, or the node is full.";
+        Draining = "danmaku_draining", G, Of("0 or 1"), None, Process,
             "1 while the node drains.", "Whether falling connections are meant.";
-        StartTimeSeconds = "danmaku_start_time_seconds", G, Seconds, None,
+        StartTimeSeconds = "danmaku_start_time_seconds", G, Seconds, None, Process,
             "When this node began to serve, in seconds since 1970.", "Restarts.";
-        BuildInfo = "danmaku_build_info", G, Of("always 1"), Build,
+        BuildInfo = "danmaku_build_info", G, Of("always 1"), Build, Process,
             "Version and source revision of this binary.", "Which node runs what.";
-        LogLinesDroppedTotal = "danmaku_log_lines_dropped_total", C, Of("log lines"), None,
+        LogLinesDroppedTotal = "danmaku_log_lines_dropped_total", C, Of("log lines"), None, Process,
             "Log lines lost because the log's reader was too slow or gone.", "Any: the log is not the whole truth.";
-        ProcessCpuSecondsTotal = "process_cpu_seconds_total", C, Seconds, None,
+        ProcessCpuSecondsTotal = "process_cpu_seconds_total", C, Seconds, None, Process,
             "CPU time spent, all threads, user and system.", "Its rate near danmaku_shards: the node is full.";
-        ProcessResidentMemoryBytes = "process_resident_memory_bytes", G, Bytes, None,
+        ProcessResidentMemoryBytes = "process_resident_memory_bytes", G, Bytes, None, Process,
             "Resident memory.", "Socket buffers are the kernel's and not in here.";
-        ProcessVirtualMemoryBytes = "process_virtual_memory_bytes", G, Bytes, None,
+        ProcessVirtualMemoryBytes = "process_virtual_memory_bytes", G, Bytes, None, Process,
             "Virtual memory.", "Seldom.";
-        ProcessOpenFds = "process_open_fds", G, Of("descriptors"), None,
+        ProcessOpenFds = "process_open_fds", G, Of("descriptors"), None, Process,
             "Descriptors open in all shards together.", "Against process_max_fds.";
-        ProcessMaxFds = "process_max_fds", G, Of("descriptors"), None,
+        ProcessMaxFds = "process_max_fds", G, Of("descriptors"), None, Process,
             "Soft descriptor limit times the number of descriptor tables.", "Against process_open_fds, or danmaku_open_fds against this divided by danmaku_shards.";
-        ProcessStartTimeSeconds = "process_start_time_seconds", G, Seconds, None,
+        ProcessStartTimeSeconds = "process_start_time_seconds", G, Seconds, None, Process,
             "When the process began, in seconds since 1970.", "Restarts.";
-        ProcessThreads = "process_threads", G, Of("threads"), None,
+        ProcessThreads = "process_threads", G, Of("threads"), None, Process,
             "Threads.", "Constant: shards and a few helpers.";
     }
 }

@@ -33,6 +33,15 @@ pub fn scratch(name: &str) -> PathBuf {
     folder.join(format!("{n}-{name}"))
 }
 
+/// Waits until something is so; fails with `what` when patience ends.
+pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "{what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// The gateway's binary.
 pub fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_danmaku"))
