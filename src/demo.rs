@@ -4,14 +4,13 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use danmaku_swarm::client::upgrade::Upgrade;
 use danmaku_swarm::dialect::{Dialect, Room};
 use danmaku_swarm::plan::{Api, Minter, Plan, Target};
-use danmaku_swarm::run;
+use danmaku_swarm::run::{self, Stop};
 use danmaku_swarm::scenario::{Options, Scenario};
 use danmaku_swarm::voice::{NAMES, Voice};
 
@@ -58,21 +57,21 @@ pub fn serve(asked: &Demo, order: Order) -> Result<(), StartError> {
 
 /// The crowd.
 struct Bots {
-    stopped: Arc<AtomicBool>,
+    stop: Arc<Stop>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Bots {
     fn start(asked: &Demo, gateway: &Gateway, order: &Order) -> Bots {
         let plan = Arc::new(plan(asked, gateway, order));
-        let stopped = Arc::new(AtomicBool::new(false));
-        let interrupted = Arc::clone(&stopped);
+        let stop = Arc::new(Stop::default());
+        let stopped = Arc::clone(&stop);
         let crowd = move || {
             let order = run::Order {
                 plan,
                 server_pid: None,
                 metrics: None,
-                interrupted,
+                stop: stopped,
                 server_alive: &mut || true,
                 face: &mut |_| {},
             };
@@ -83,13 +82,15 @@ impl Bots {
             tracing::error!(%error, "no thread for the bots");
         }
         Bots {
-            stopped,
+            stop,
             thread: thread.ok(),
         }
     }
 
     fn stop(self) {
-        self.stopped.store(true, Ordering::Relaxed);
+        // Nobody waits for what is still under way.
+        self.stop.ask();
+        self.stop.ask();
         if let Some(thread) = self.thread {
             // What a bot thread has to say about its end helps no one any more.
             let _ = thread.join();

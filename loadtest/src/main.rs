@@ -5,11 +5,10 @@
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::iterator::Signals;
 
 use danmaku_swarm::cli::{Cli, Ready, shown};
 use danmaku_swarm::clock::unix_ms;
@@ -18,7 +17,7 @@ use danmaku_swarm::report::compare::compare;
 use danmaku_swarm::report::live::Live;
 use danmaku_swarm::report::table::table;
 use danmaku_swarm::report::{Ended, Report, file};
-use danmaku_swarm::run::{Order, run};
+use danmaku_swarm::run::{Order, Stop, run};
 use danmaku_swarm::ui::{Face, Style};
 
 /// Width where nothing says how wide the terminal is.
@@ -47,8 +46,8 @@ fn attend(cli: &Cli) -> Result<Report, String> {
         Some(path) => Some(file::read_json(path).map_err(|error| error.to_string())?),
         None => None,
     };
-    let interrupted = on_ctrl_c()?;
-    let report = visit(cli, cli.prepare()?, interrupted);
+    let stop = on_ctrl_c()?;
+    let report = visit(cli, cli.prepare()?, stop);
     let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let mut text = table(&report, WIDTH, coloured);
     if let Some(old) = &old {
@@ -66,7 +65,7 @@ fn attend(cli: &Cli) -> Result<Report, String> {
 }
 
 /// The run itself, with its face.
-fn visit(cli: &Cli, mut ready: Ready, interrupted: Arc<AtomicBool>) -> Report {
+fn visit(cli: &Cli, mut ready: Ready, stop: Arc<Stop>) -> Report {
     let started_ms = unix_ms();
     let mut spawned = ready.spawned.take();
     let mut server_alive = || spawned.as_mut().is_none_or(|spawned| spawned.alive());
@@ -80,7 +79,7 @@ fn visit(cli: &Cli, mut ready: Ready, interrupted: Arc<AtomicBool>) -> Report {
         plan: Arc::new(ready.plan),
         server_pid: ready.server_pid,
         metrics: ready.metrics,
-        interrupted,
+        stop,
         server_alive: &mut server_alive,
         face: &mut |live: &Live| face.show(live),
     });
@@ -99,13 +98,15 @@ fn visit(cli: &Cli, mut ready: Ready, interrupted: Arc<AtomicBool>) -> Report {
     report
 }
 
-/// The first Ctrl-C ends the run with a report, a second one ends at once.
-fn on_ctrl_c() -> Result<Arc<AtomicBool>, String> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_shutdown(signal, 130, interrupted.clone())
-            .and_then(|_| flag::register(signal, interrupted.clone()))
-            .map_err(|error| format!("cannot listen for signals: {error}"))?;
-    }
-    Ok(interrupted)
+/// The first Ctrl-C ends the run with a report of what was done and arrives, a second one without waiting for more. A
+/// gateway that was started is ended either way.
+fn on_ctrl_c() -> Result<Arc<Stop>, String> {
+    let stop = Arc::new(Stop::default());
+    let asked = Arc::clone(&stop);
+    let failed = |error| format!("cannot listen for signals: {error}");
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let listen = move || signals.forever().for_each(|_| asked.ask());
+    let named = std::thread::Builder::new().name("signals".into());
+    named.spawn(listen).map_err(failed)?;
+    Ok(stop)
 }

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self as std_thread, JoinHandle};
 use std::time::Duration;
@@ -25,9 +25,33 @@ const SETTLE_US: u64 = 500_000;
 /// A ramp without a new connection for so long is over, microseconds.
 const RAMP_STUCK_US: u64 = 30_000_000;
 /// Nothing new for so long, and the tail is over, microseconds.
-const QUIET_US: u64 = 800_000;
+const QUIET_US: u64 = 1_000_000;
+/// The same while an answer is awaited.
+const ANSWER_US_MAX: u64 = 10_000_000;
 /// The tail is over at the latest after so long, microseconds.
 const TAIL_US_MAX: u64 = 60_000_000;
+
+/// Ends a run before its time.
+#[derive(Debug, Default)]
+pub struct Stop(AtomicU8);
+
+impl Stop {
+    /// Asks once more: the first time ends the run with what is under way, the second time with nothing more.
+    pub fn ask(&self) {
+        // It stays at two, however often it is called.
+        if self.0.fetch_add(1, Ordering::Relaxed) >= 2 {
+            self.0.store(2, Ordering::Relaxed);
+        }
+    }
+
+    fn asked(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+
+    fn at_once(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 1
+    }
+}
 
 /// What a run needs beside its plan.
 pub struct Order<'a> {
@@ -38,7 +62,7 @@ pub struct Order<'a> {
     /// Where the server's metrics are.
     pub metrics: Option<SocketAddr>,
     /// Set by Ctrl-C.
-    pub interrupted: Arc<AtomicBool>,
+    pub stop: Arc<Stop>,
     /// Whether the server still runs.
     pub server_alive: &'a mut dyn FnMut() -> bool,
     /// Shown a few times a second.
@@ -75,6 +99,8 @@ struct Watch<'a> {
     peak: u64,
     rss_peak: (u64, u64),
     metrics_error: Option<String>,
+    /// Why a client thread could not be started.
+    no_thread: Option<String>,
 }
 
 impl<'a> Watch<'a> {
@@ -99,6 +125,7 @@ impl<'a> Watch<'a> {
             peak: 0,
             rss_peak: (0, 0),
             metrics_error: None,
+            no_thread: None,
             order,
         };
         watch.mark();
@@ -123,7 +150,7 @@ impl<'a> Watch<'a> {
             let named = std_thread::Builder::new().name(format!("swarm-{index}"));
             match named.spawn(body) {
                 Ok(thread) => self.threads.push(thread),
-                Err(error) => self.metrics_error = Some(format!("cannot start a thread: {error}")),
+                Err(error) => self.no_thread = Some(format!("cannot start a thread: {error}")),
             }
         }
     }
@@ -178,18 +205,20 @@ impl<'a> Watch<'a> {
     /// Until everything under way has arrived: no answer is awaited and nothing new comes.
     fn tail(&mut self) {
         let begins_us = self.clock.now_us();
-        let mut last = u64::MAX;
-        let mut since_us = begins_us;
+        let (mut last, mut since_us) = (u64::MAX, begins_us);
         loop {
             let now_us = self.clock.now_us();
             let totals = self.totals();
             let seen = totals.deliveries.wrapping_add(totals.accepted);
-            if seen != last || totals.pending > 0 {
-                (last, since_us) = (seen, if seen != last { now_us } else { since_us });
+            if seen != last {
+                (last, since_us) = (seen, now_us);
             }
-            let quiet = now_us - since_us > QUIET_US;
-            let answered = totals.pending == 0 || now_us - since_us > 10 * QUIET_US;
-            if (quiet && answered) || now_us - begins_us > TAIL_US_MAX {
+            let patience_us = match totals.pending {
+                0 => QUIET_US,
+                _ => ANSWER_US_MAX,
+            };
+            let over = now_us - since_us > patience_us || now_us - begins_us > TAIL_US_MAX;
+            if over || self.order.stop.at_once() {
                 return;
             }
             self.look(LOOK);
@@ -203,11 +232,14 @@ impl<'a> Watch<'a> {
             if now_us >= deadline_us || done(self, now_us) {
                 return Ended::Completed;
             }
-            if self.order.interrupted.load(Ordering::Relaxed) {
+            if self.order.stop.asked() {
                 return Ended::Interrupted;
             }
             if !(self.order.server_alive)() {
                 return Ended::Failed("the server is gone".into());
+            }
+            if let Some(why) = self.no_thread.take() {
+                return Ended::Failed(why);
             }
             if self.threads.iter().any(JoinHandle::is_finished) {
                 return Ended::Failed("a client thread ended early".into());
