@@ -42,7 +42,9 @@ fn lanes_and_protocol_hold_by_themselves() {
 fn the_page_works_in_a_browser() {
     let open = Node::start("");
     let locked = Node::start("[auth]\nanonymous = \"deny\"\n");
-    let full = Node::start("[admission]\nconnections_max = 1\n");
+    let full = Node::start(
+        "[admission]\nconnections_max = 1\n[limits]\nlines_per_s = 1\nline_burst = 1\n",
+    );
     let facts = |node: &Node| {
         json!({
             "public": node.public.to_string(),

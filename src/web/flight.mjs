@@ -11,7 +11,7 @@ const PATIENCE_LONG_MS = 10_000;
 /** Texts drawn aside per frame, so that a burst does not cost a frame. */
 const DRAWN_PER_FRAME = 12;
 const LETTERS_MAX = 100;
-const FRAMES_KEPT = 240;
+const FRAMES_KEPT = 120;
 const PIXEL_RATIO_MAX = 2;
 const FONT = '"Helvetica Neue", "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "Noto Sans CJK SC", "WenQuanYi Micro Hei", Arial, sans-serif';
 

@@ -67,7 +67,7 @@ async function fill(note, { epoch, since, until, limit }) {
 /** The room's title, where its owner gave it one. */
 async function describeRoom(room) {
   const answer = await ask(`/api/v1/rooms/${encodeURIComponent(room)}`, query.token);
-  if (room === connection.room) $('title').textContent = answer?.body?.title || `room ${room}`;
+  if (room === connection.room) $('title').textContent = answer?.body?.title ?? '';
 }
 
 function message(said) {
@@ -174,7 +174,7 @@ function enter(room) {
   flight.clear();
   chat.clear();
   $('gifts').replaceChildren();
-  $('title').textContent = `room ${room}`;
+  $('title').textContent = '';
   $('online').textContent = '–';
   showRoom(room);
   connection.enter(room);
@@ -217,5 +217,4 @@ setInterval(() => {
 window.danmakuStage = Object.freeze({ lines: () => flight.lines(), figures: () => flight.figures() });
 
 showRoom(query.room);
-$('title').textContent = `room ${query.room}`;
 connection.connect();

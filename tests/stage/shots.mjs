@@ -53,12 +53,12 @@ async function shoot(browser, node, token, name, viewport, colorScheme) {
   const page = await context.newPage();
   await page.goto(`http://${node.public}/?room=1001&token=${token}`);
   await page.waitForFunction(() => document.body.dataset.state === 'live');
-  await push(node, '1001', '欢迎来到直播间 · welcome', { user: { id: 'host', name: 'Host' }, style: { color: '#ffe066', mode: 'top', size: 25 } });
-  for (let at = 0; at < (phone ? 16 : 44); at += 1) {
+  for (let at = 0; at < (phone ? 30 : 66); at += 1) {
     const [text, color, mode = 'scroll', size = 25] = LINES[at % LINES.length];
+    if (at === (phone ? 12 : 14)) await welcome(node);
     const who = PEOPLE[(at * 7) % PEOPLE.length];
     await push(node, '1001', text, { user: { id: who === 'Mei' ? 'mei' : `u-${who}`, name: who }, style: { color, mode, size } });
-    await sleep(phone ? 190 : 95);
+    await sleep(phone ? 190 : 105);
   }
   await push(node, '1001', 'lyrics: follow the light', { user: { id: 'host', name: 'Host' }, style: { color: '#4dd4ff', mode: 'bottom', size: 25 } });
   const gift = { user: { id: 'u-Ken', name: 'Ken' }, gift: 'Rocket', count: 3 };
@@ -70,4 +70,10 @@ async function shoot(browser, node, token, name, viewport, colorScheme) {
   await page.screenshot({ path: file });
   execFileSync('pngquant', ['--force', '--skip-if-larger', '--quality', '60-90', '--speed', '1', '--output', file, '128', file]);
   await context.close();
+}
+
+/** A line that stands at the top: it takes its place when the movers there have passed. */
+function welcome(node) {
+  const style = { color: '#ffe066', mode: 'top', size: 25 };
+  return push(node, '1001', '欢迎来到直播间 · welcome', { user: { id: 'host', name: 'Host' }, style });
 }
