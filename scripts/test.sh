@@ -15,6 +15,7 @@ need prometheus prometheus
 need redis-server redis-server
 need systemd-analyze systemd
 need prlimit util-linux
+need chromium chromium
 # Debian's python3 comes without what `venv` needs.
 python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || apt_missing+=(python3-venv)
 if [ ${#apt_missing[@]} -gt 0 ]; then
@@ -35,9 +36,9 @@ fi
 # Clients written by others, in a folder of their own inside target/: nothing of them is committed.
 clients=target/clients
 mkdir -p "$clients"
-if [ ! -d "$clients/node_modules/ws" ] || [ ! -d "$clients/node_modules/wscat" ]; then
-  say "installing ws and wscat (npm)"
-  (cd "$clients" && npm install --silent --no-audit --no-fund --no-save ws@8 wscat@6 >/dev/null)
+if [ ! -d "$clients/node_modules/ws" ] || [ ! -d "$clients/node_modules/wscat" ] || [ ! -d "$clients/node_modules/playwright-core" ]; then
+  say "installing ws, wscat and playwright-core (npm)"
+  (cd "$clients" && npm install --silent --no-audit --no-fund --no-save ws@8 wscat@6 playwright-core@1 >/dev/null)
 fi
 if [ ! -x "$clients/venv/bin/python" ] || ! "$clients/venv/bin/python" -c 'import websockets' 2>/dev/null; then
   say "installing websockets (pip)"

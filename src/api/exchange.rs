@@ -61,7 +61,11 @@ impl Exchange {
             origin: Origin::None,
             work: Work::Over,
         };
-        let step = exchange.run(&request, ctx).unwrap_or_else(Step::Done);
+        let step = match exchange.run(&request, ctx) {
+            Ok(Step::Done(reply)) => Step::Done(node::unless_known(reply, &request.headers)),
+            Ok(step) => step,
+            Err(reply) => Step::Done(reply),
+        };
         let progress = exchange.begun(step, ctx);
         (exchange, progress)
     }

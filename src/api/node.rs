@@ -1,10 +1,13 @@
 //! The node about itself: liveness, readiness, metrics, info, and the embedded pages.
 
+use bytes::Bytes;
+
 use super::call::{Call, Step};
 use super::gather::NodeWide;
 use super::{Ctx, Special};
 use crate::base::refusal::{Code, Refusal};
 use crate::bus::NodeAsk;
+use crate::proto::http::headers::Headers;
 use crate::proto::http::reply::Reply;
 use crate::web;
 
@@ -40,6 +43,28 @@ pub(super) fn home(_: &Call, ctx: &Ctx) -> Result<Step, Refusal> {
 /// The embedded page at a path, if pages are switched on and there is one.
 pub(super) fn page(path: &str, ctx: &Ctx) -> Option<Reply> {
     let found = ctx.policy.config.server.demo_page.then(|| web::page(path));
-    let (content_type, bytes) = found.flatten()?;
-    Some(Reply::with_body(200, content_type, bytes))
+    let page = found.flatten()?;
+    let reply = Reply::with_body(200, page.content_type, page.bytes);
+    let reply = reply.header("ETag", page.etag.as_str());
+    let dress =
+        |reply: Reply, (name, value): &(&'static str, &'static str)| reply.header(*name, *value);
+    Some(web::HEADERS.iter().fold(reply, dress))
+}
+
+/// 304 in place of an answer the client has already: one of the tags of its `If-None-Match` is the answer's `ETag`, compared
+/// weakly (RFC 9110 section 13.1.2).
+pub(super) fn unless_known(reply: Reply, headers: &Headers) -> Reply {
+    let Some((_, etag)) = reply.headers.iter().find(|(name, _)| name == "ETag") else {
+        return reply;
+    };
+    let is_known = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag;
+    if !headers.list("If-None-Match").any(is_known) {
+        return reply;
+    }
+    Reply {
+        status: 304,
+        content_type: None,
+        body: Bytes::new(),
+        ..reply
+    }
 }

@@ -74,9 +74,13 @@ impl Gateway {
     fn banner(&self, order: &Order) -> String {
         let (public, internal) = (self.public, self.internal);
         let mut text = format!(
-            "danmaku-gateway {} is ready\n\n  viewers    ws://{public}/ws?room=1001\n  internal   http://{internal}/metrics\n",
+            "danmaku-gateway {} is ready\n\n  viewers    ws://{public}/ws?room=1001\n",
             env!("CARGO_PKG_VERSION"),
         );
+        if self.policy.config.server.demo_page {
+            text.push_str(&format!("  stage      http://{public}/?room=1001\n"));
+        }
+        text.push_str(&format!("  internal   http://{internal}/metrics\n"));
         let token = MintClaims {
             user: "me",
             name: None,

@@ -254,7 +254,14 @@ fn head_is_routed_like_get() {
 fn health_and_the_front_door() {
     let api = Api::new();
     succeeds(&api.public("GET /healthz", &[], ""), json!({"status":"ok"}));
-    let reply = api.public("GET /", &[], "");
+    let page = api.public("GET /", &[], "");
+    assert_eq!(page.status, 200);
+    assert_eq!(page.content_type, Some("text/html; charset=utf-8"));
+    assert_eq!(api.public("GET /stage.css", &[], "").status, 200);
+    refuses(&api.public("POST /stage.css", &[], ""), Code::NotFound);
+    let without = Api::with(|config| config.server.demo_page = false);
+    refuses(&without.public("GET /stage.css", &[], ""), Code::NotFound);
+    let reply = without.public("GET /", &[], "");
     refuses(&reply, Code::NotFound);
     let reason = super::body(&reply)["reason"].to_string();
     assert!(
