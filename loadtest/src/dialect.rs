@@ -110,6 +110,8 @@ pub struct Speech {
     pub text: String,
     /// The style's JSON, if any.
     pub style: Option<&'static str>,
+    /// Who gives, for a gift that people are to see.
+    pub giver: Option<&'static str>,
 }
 
 impl Dialect {
@@ -173,8 +175,11 @@ impl Dialect {
 
     /// The body of one gift's HTTP push.
     pub fn gift(room: &Room, speech: &Speech) -> String {
+        let giver = speech
+            .giver
+            .map_or(String::new(), |name| format!(r#","user":{}"#, quoted(name)));
         format!(
-            r#"{{"room":"{}","type":"event","event":"gift","data":{{"gift":"rocket","note":{}}}}}"#,
+            r#"{{"room":"{}","type":"event","event":"gift","data":{{"gift":{}{giver}}}}}"#,
             room.id,
             quoted(&speech.text)
         )
@@ -397,7 +402,7 @@ mod tests {
         };
         let speech = Speech {
             text: "~s:7.8.".into(),
-            style: None,
+            ..Speech::default()
         };
         assert_eq!(
             dialect.join(&room(), 5).unwrap(),
@@ -421,6 +426,7 @@ mod tests {
         let speech = Speech {
             text: "a \"quote\" \u{1}".into(),
             style: Some(r##"{"color":"#ff0000"}"##),
+            giver: Some("Mei"),
         };
         for json in [
             Dialect::Danmaku.publish(&room(), 1, 2, &speech),

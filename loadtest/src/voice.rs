@@ -22,22 +22,24 @@ impl Voice {
         match self {
             Voice::Stamped { bytes } => Speech {
                 text: stamper.text(stamp, *bytes),
-                style: None,
+                ..Speech::default()
             },
             Voice::Chat => Speech {
                 text: PHRASES[chance.below(PHRASES.len())].to_owned(),
                 style: STYLES[chance.below(STYLES.len())],
+                giver: None,
             },
         }
     }
 
-    /// The note of the next gift.
+    /// The next gift.
     pub fn gift(&self, stamper: &Stamper, stamp: Stamp, chance: &mut Chance) -> Speech {
         match self {
             Voice::Stamped { .. } => self.line(stamper, stamp, chance),
             Voice::Chat => Speech {
                 text: GIFTS[chance.below(GIFTS.len())].to_owned(),
                 style: None,
+                giver: Some(NAMES[chance.below(NAMES.len())]),
             },
         }
     }
@@ -105,4 +107,4 @@ const STYLES: &[Option<&str>] = &[
     Some(r##"{"color":"#7bdff2","mode":"bottom"}"##),
 ];
 
-const GIFTS: &[&str] = &["a rocket", "a hundred roses", "a lantern", "fireworks"];
+const GIFTS: &[&str] = &["Rocket", "100 roses", "Lantern", "Fireworks", "火箭"];
