@@ -1,0 +1,96 @@
+//! What the swarm's tests share: its program, a gateway's, scratch files.
+#![allow(dead_code)] // Each test program uses its part.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// The gateway's program, built with the rest of the workspace; built here if only this package was asked for.
+pub fn gateway() -> PathBuf {
+    let swarm = Path::new(env!("CARGO_BIN_EXE_danmaku-swarm"));
+    let gateway = swarm.with_file_name("danmaku");
+    if !gateway.exists() {
+        let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--bin", "danmaku"]).current_dir(top);
+        assert!(cargo.status().unwrap().success(), "the gateway builds");
+    }
+    gateway
+}
+
+/// A fresh path in the system's scratch folder.
+pub fn scratch(name: &str) -> PathBuf {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let folder = std::env::temp_dir().join(format!("danmaku-swarm-test-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder.join(format!(
+        "{}-{name}",
+        COUNTER.fetch_add(1, Ordering::Relaxed)
+    ))
+}
+
+pub fn swarm(words: &[&str], json: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_danmaku-swarm"));
+    command
+        .args(words)
+        .args(["--quiet", "--threads", "1", "--json"])
+        .arg(json)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    if !words.contains(&"--url") {
+        command.arg("--gateway").arg(gateway());
+    }
+    command
+}
+
+pub fn said(output: &Output) -> String {
+    let text = [&output.stdout[..], &output.stderr[..]].concat();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// A gateway that the swarm did not start, and its addresses.
+pub struct Running {
+    pub child: Child,
+    pub public: String,
+    pub internal: String,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn running() -> Running {
+    let ready = scratch("ready");
+    let mut command = Command::new(gateway());
+    command
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .args(["--internal-listen", "127.0.0.1:0", "--ready-file"])
+        .arg(&ready)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut running = Running {
+        child: command.spawn().unwrap(),
+        public: String::new(),
+        internal: String::new(),
+    };
+    let begun = Instant::now();
+    while running.public.is_empty() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "the gateway serves"
+        );
+        let text = std::fs::read_to_string(&ready).unwrap_or_default();
+        if let Ok(line) = serde_json::from_str::<serde_json::Value>(&text) {
+            running.public = line["public"].as_str().unwrap().to_owned();
+            running.internal = line["internal"].as_str().unwrap().to_owned();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    running
+}
