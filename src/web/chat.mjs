@@ -132,7 +132,8 @@ function lineEntry({ seq, ts, user, text, style }, own) {
     said.prepend(dot);
   }
   const name = element('span', user ? `name hue-${hueOf(user)}` : 'name guest', nameOf(user));
-  entry.append(name, said, time);
+  // Spaces between the parts, for those who hear or copy them.
+  entry.append(name, ' ', said, ' ', time);
   return entry;
 }
 
@@ -142,8 +143,8 @@ function eventEntry({ seq, type, event, data }) {
   if (seq !== undefined) entry.dataset.seq = seq;
   const scope = { broadcast: 'to everyone', push: 'to you' }[type];
   entry.append(element('span', 'kind', scope ? `${name} ${scope}` : name));
-  if (who !== '') entry.append(element('span', 'name', who));
-  if (what !== '') entry.append(element('span', 'text', what));
+  if (who !== '') entry.append(' ', element('span', 'name', who));
+  if (what !== '') entry.append(' ', element('span', 'text', what));
   return entry;
 }
 

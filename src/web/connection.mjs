@@ -6,6 +6,8 @@ import { SUBPROTOCOLS, Thread, backoffMs, judgeClose, judgeProbe, readFrame } fr
 /** A connection that stayed for so long was a good one: waiting times begin small again. */
 const STEADY_MS = 10_000;
 const PROBE_TIMEOUT_MS = 5_000;
+/** A browser itself waits for minutes on a node that takes the connection and then says nothing. */
+const CONNECT_TIMEOUT_MS = 10_000;
 
 export class Connection {
   #on;
@@ -18,6 +20,7 @@ export class Connection {
   #attempt = 0;
   #steadyTimer = 0;
   #retryTimer = 0;
+  #connectTimer = 0;
   #heartbeatTimer = 0;
   #pingedAt = null;
   #comeBackAt = 0;
@@ -28,7 +31,7 @@ export class Connection {
   /**
    * Callbacks: `state({name, ...})`, `welcome(user)`, `joined({kind, ...})`, `message(m)` for what is new, `acked(seq)`,
    * `unsaid({text, sentence, retry_after_ms, sent})` for a line that was refused or never confirmed.
-   * States: connecting, live, waiting (`until`, `sentence`), refused (`code`, `sentence`, `hint`).
+   * States: connecting (again: with the `sentence` of what ended it), live, waiting (`until`, `sentence`), refused (`code`, `sentence`, `hint`).
    */
   constructor({ room, token, on }) {
     this.#room = room;
@@ -40,14 +43,12 @@ export class Connection {
     return this.#room;
   }
 
-  get isLive() {
-    return this.#seated;
-  }
-
   /** Connects now, whatever it was waiting for. */
   connect() {
     this.#drop();
-    this.#to({ name: 'connecting' });
+    // While it keeps trying, why it has to stays in sight.
+    const { sentence, code, hint } = this.#state.name === 'refused' ? {} : this.#state;
+    this.#to({ name: 'connecting', sentence, code, hint });
     const address = new URL('/ws', location.href);
     address.protocol = address.protocol.replace('http', 'ws');
     // Not in the address, where proxies would log it.
@@ -56,11 +57,12 @@ export class Connection {
     try {
       socket = new WebSocket(address, [...SUBPROTOCOLS, ...bearer]);
     } catch {
-      const sentence = 'The token in this address is not one: it holds characters no token has.';
-      this.#to({ name: 'refused', code: 'token_invalid', sentence });
+      const mistake = 'The token in this address is not one: it holds characters no token has.';
+      this.#to({ name: 'refused', code: 'token_invalid', sentence: mistake });
       return;
     }
     this.#socket = socket;
+    this.#connectTimer = setTimeout(() => this.#closed(1006, ''), CONNECT_TIMEOUT_MS);
     socket.onmessage = ({ data }) => {
       for (const message of readFrame(data)) if (this.#socket === socket) this.#hear(message);
     };
@@ -124,6 +126,7 @@ export class Connection {
     const elsewhere = message.room !== undefined && message.room !== this.#room;
     switch (message.type) {
       case 'welcome':
+        clearTimeout(this.#connectTimer);
         this.#welcome = message;
         this.#on.welcome(message.user);
         this.#beat(message.heartbeat_ms);
@@ -236,7 +239,7 @@ export class Connection {
 
   /** Lets the socket and all timers go. Lines nobody confirmed are given back. */
   #drop() {
-    for (const timer of [this.#retryTimer, this.#steadyTimer]) clearTimeout(timer);
+    for (const timer of [this.#retryTimer, this.#steadyTimer, this.#connectTimer]) clearTimeout(timer);
     clearInterval(this.#heartbeatTimer);
     const socket = this.#socket;
     this.#socket = null;

@@ -134,8 +134,8 @@ function showGift({ event, data }) {
   const { name, who, what } = describeEvent(event, data);
   const banner = element('p', 'banner');
   banner.append(element('span', 'kind', name));
-  if (who !== '') banner.append(element('strong', '', who));
-  if (what !== '') banner.append(element('span', 'what', what));
+  if (who !== '') banner.append(' ', element('strong', '', who));
+  if (what !== '') banner.append(' ', element('span', '', what));
   const gifts = $('gifts');
   gifts.append(banner);
   while (gifts.childElementCount > GIFTS_MAX) gifts.firstElementChild.remove();
