@@ -17,8 +17,6 @@ pub struct Meter {
     pub given_up: Count,
     /// Attempts refused.
     pub refused: Count,
-    /// Lines and gifts whose time had come.
-    pub scheduled: Count,
     /// Lines and gifts accepted.
     pub accepted: Count,
     /// Lines on their way, not yet answered.

@@ -15,7 +15,6 @@ pub struct Totals {
     pub connects: u64,
     pub given_up: u64,
     pub refused: u64,
-    pub scheduled: u64,
     pub accepted: u64,
     pub pending: u64,
     pub deliveries: u64,

@@ -351,7 +351,6 @@ impl<'a> Watch<'a> {
             totals.connects += meter.connects.value();
             totals.given_up += meter.given_up.value();
             totals.refused += meter.refused.value();
-            totals.scheduled += meter.scheduled.value();
             totals.accepted += meter.accepted.value();
             totals.pending += meter.pending.value();
             totals.deliveries += meter.deliveries.value();
@@ -428,6 +427,7 @@ fn gather(all: &mut Notes, more: Notes) {
     all.events += more.events;
     all.recovered += more.recovered;
     all.cut += more.cut;
+    all.scheduled += more.scheduled;
     all.backed_off += more.backed_off;
     all.unanswered += more.unanswered;
     all.ignored += more.ignored;

@@ -139,11 +139,11 @@ fn published(record: &Record) -> Published {
     let unanswered = notes.unanswered + notes.ignored;
     let accounted = end.totals.accepted + refused + unanswered;
     Published {
-        scheduled: end.totals.scheduled,
+        scheduled: notes.scheduled,
         accepted: end.totals.accepted,
         refused: notes.lines_refused.clone(),
         unanswered,
-        unsent: end.totals.scheduled.saturating_sub(accounted),
+        unsent: notes.scheduled.saturating_sub(accounted),
         per_s: per_s(run_begin, run_end, |mark| mark.totals.accepted),
     }
 }

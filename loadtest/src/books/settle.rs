@@ -84,10 +84,17 @@ impl Account<'_> {
         found.lost += lost;
         found.duplicated += u64::from(tally.duplicated);
         found.out_of_order += u64::from(tally.out_of_order);
-        if membership.to_the_end {
-            found.told_too_many += tally.told.saturating_sub(missing);
-        }
         let viewer = membership.viewer;
+        let too_many = tally.told.saturating_sub(missing);
+        if membership.to_the_end && too_many > 0 {
+            found.told_too_many += too_many;
+            example(found, || {
+                format!(
+                    "viewer {viewer} in room {} was told of {too_many} drops that were none",
+                    self.name
+                )
+            });
+        }
         if lost > 0 {
             example(found, || {
                 format!(

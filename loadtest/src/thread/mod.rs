@@ -135,6 +135,8 @@ pub struct Notes {
     pub cut: u64,
     /// Waits the server asked for.
     pub backed_off: u64,
+    /// Lines whose time came within the run.
+    pub scheduled: u64,
     /// Lines refused, by code.
     pub lines_refused: BTreeMap<String, u64>,
     /// Lines whose connection went before their answer came.
@@ -344,10 +346,10 @@ impl Thread {
         if !self.dirty.is_empty() || (can_connect && !self.ready.is_empty()) {
             return 0;
         }
-        let speech_us = if self.phase == Phase::Run && !self.speechless {
-            self.speech.next_due_us()
-        } else {
+        let speech_us = if self.speechless {
             u64::MAX
+        } else {
+            self.speech.next_due_us()
         };
         self.timers.next_us().min(speech_us)
     }
@@ -392,9 +394,6 @@ impl Thread {
     fn begin_tail(&mut self) {
         let ends_us = self.helm.run_ends_us.load(Ordering::Relaxed);
         self.speech.end(ends_us);
-        let scheduled = self.speech.scheduled();
-        let counted = self.meter.scheduled.value();
-        self.meter.scheduled.add(scheduled.saturating_sub(counted));
         for at in 0..self.clients.len() {
             if std::mem::take(&mut self.clients[at].deaf) {
                 self.clients[at].unproven = true;
@@ -499,6 +498,7 @@ impl Thread {
 
     /// Closes every account and says goodbye to the server.
     fn finish(&mut self) {
+        self.notes.scheduled = self.speech.scheduled();
         for at in 0..self.clients.len() as u32 {
             let open = self.clients[at as usize].stage == Stage::Open;
             let unproven = self.clients[at as usize].unproven;

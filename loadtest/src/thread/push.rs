@@ -89,7 +89,6 @@ impl Thread {
                 .voice
                 .gift(&self.plan.stamper, stamp, &mut self.chance);
             let body = Dialect::gift(&self.plan.rooms[room as usize], &speech);
-            self.meter.scheduled.add(1);
             self.ask(at, &body, Asked { line, room, due_us });
         }
     }

@@ -157,9 +157,9 @@ impl Schedules {
 }
 
 impl Thread {
-    /// Sends what is due.
+    /// Sends what is due. What became due within the run is sent in its tail, too, if the thread was late.
     pub(super) fn speak(&mut self) {
-        if self.phase != Phase::Run {
+        if !matches!(self.phase, Phase::Run | Phase::Tail) {
             return;
         }
         let now_us = self.clock.now_us();
@@ -177,7 +177,6 @@ impl Thread {
                 break;
             }
             self.speech.line_sent();
-            self.meter.scheduled.add(1);
         }
         self.push_gifts(now_us);
     }
