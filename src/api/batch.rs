@@ -127,6 +127,7 @@ impl Batch {
             body: &entry.body,
             caller: &self.caller,
             once: once.as_deref(),
+            upgrade: false,
         };
         found
             .run(&call, ctx)

@@ -30,6 +30,8 @@ pub(super) struct Call<'a> {
     pub caller: &'a Caller,
     /// The `Idempotency-Key`, already checked: 1..=128 visible ASCII characters (an entry of a batch adds its index).
     pub once: Option<&'a str>,
+    /// Whether it asked to become a WebSocket, which only `/ws` does.
+    pub upgrade: bool,
 }
 
 /// What a handler comes to.

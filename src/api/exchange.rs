@@ -138,6 +138,10 @@ impl Exchange {
             body: &request.body,
             caller: &caller,
             once: idempotency_key(request).map_err(refuse)?,
+            upgrade: request
+                .headers
+                .list("Upgrade")
+                .any(|protocol| protocol.eq_ignore_ascii_case("websocket")),
         };
         if !call.body.is_empty() {
             accept::require_json(request.headers.first("Content-Type")).map_err(refuse)?;

@@ -32,9 +32,10 @@ pub(super) fn info(_: &Call, ctx: &Ctx) -> Result<Step, Refusal> {
     Ok(NodeWide::info().ask(NodeAsk::Info, ctx))
 }
 
-/// `GET /`: the demo page, or where to go instead.
-pub(super) fn home(_: &Call, ctx: &Ctx) -> Result<Step, Refusal> {
-    page("/", ctx).map(Step::Done).ok_or_else(|| {
+/// `GET /`: the demo page, or where to go instead. A WebSocket client that knocks here is told where its door is.
+pub(super) fn home(call: &Call, ctx: &Ctx) -> Result<Step, Refusal> {
+    let page = page("/", ctx).filter(|_| !call.upgrade);
+    page.map(Step::Done).ok_or_else(|| {
         let reason = "there is no page here: viewers connect to /ws with a WebSocket client, back ends use /api/v1; docs/PROTOCOL.md describes both";
         Refusal::new(Code::NotFound, reason)
     })

@@ -182,7 +182,8 @@ pub struct Deliveries {
     pub foreign: u64,
     /// Memberships checked line by line.
     pub memberships_checked: u64,
-    /// Memberships that could not be checked in full, because an answer to a publisher was lost.
+    /// Memberships that could not be checked in full, because an answer to a publisher was lost or the room's numbering began
+    /// anew (the gateway forgets an empty room).
     pub memberships_unchecked: u64,
     /// Wrong in another way (a frame that breaks the protocol, an unknown message), by what it was.
     pub faults: BTreeMap<String, u64>,

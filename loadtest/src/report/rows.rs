@@ -260,7 +260,8 @@ fn asides(deliveries: &Deliveries) -> Vec<Row> {
         rows.push(value("checked", deliveries.memberships_checked, note));
     }
     if deliveries.memberships_unchecked > 0 {
-        let note = "memberships; an answer to a publisher was lost".to_string();
+        let note =
+            "memberships; an answer to a publisher was lost, or the room began anew".to_string();
         let row = value(
             "not checked in full",
             deliveries.memberships_unchecked,

@@ -213,17 +213,11 @@ impl Thread {
         client.stage = Stage::Open;
         client.attempts = 0;
         client.decoder = Decoder::default();
-        let (number, generation) = (client.number, client.generation);
+        let generation = client.generation;
         if self.plan.heartbeat_us > 0 {
             let first_us = (self.chance.unit() * self.plan.heartbeat_us as f64) as u64;
             self.timers
                 .arm(now_us + first_us, at, generation, What::Ping);
-        }
-        let viewer = self.plan.viewers[number as usize];
-        if viewer.moves && self.phase == Phase::Run {
-            let stays_us = self.chance.wait_us(self.plan.stay_us);
-            self.timers
-                .arm(now_us + stays_us, at, generation, What::Move);
         }
         if !self.plan.dialect.is_gateway() {
             self.opened_elsewhere(at, now_us);
@@ -262,6 +256,11 @@ impl Thread {
         let speaking = &mut self.clients[at as usize].speaking;
         if viewer.speaks && !std::mem::replace(speaking, true) {
             self.speakers.push(at);
+        }
+        if viewer.moves && self.phase == Phase::Run {
+            let generation = self.clients[at as usize].generation;
+            let leaves_us = self.clock.now_us() + self.chance.wait_us(self.plan.stay_us);
+            self.timers.arm(leaves_us, at, generation, What::Move);
         }
         if !viewer.reads && self.phase != Phase::Tail {
             let client = &mut self.clients[at as usize];
@@ -475,10 +474,6 @@ impl Thread {
                 self.hush(at);
                 self.say(at, leave);
             }
-            let (now_us, generation) = (self.clock.now_us(), self.clients[at as usize].generation);
-            let stays_us = self.chance.wait_us(self.plan.stay_us);
-            self.timers
-                .arm(now_us + stays_us, at, generation, What::Move);
             return;
         }
         let mask = (self.chance.bits() as u32).to_be_bytes();
