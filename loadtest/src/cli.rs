@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 
 use crate::client::upgrade::Upgrade;
 use crate::clock::{fresh_seed, unix_ms};
@@ -30,7 +30,7 @@ const TOKEN_S: u64 = 24 * 3600;
 pub struct Cli {
     /// What kind of evening it is
     #[arg(value_enum)]
-    pub scenario: Which,
+    pub scenario: Scenario,
 
     /// Clients in all [idle, room, rooms, mixed: 10000; storm: 15000; push: 1000; slow: 500]
     #[arg(long, value_name = "N", help_heading = "The evening")]
@@ -63,7 +63,7 @@ pub struct Cli {
     pub speakers: Option<usize>,
     /// How lines travel [push: http; else ws]
     #[arg(long, value_enum, help_heading = "The evening")]
-    pub via: Option<Through>,
+    pub via: Option<Via>,
     /// HTTP publishers (push, and gifts in mixed)
     #[arg(
         long,
@@ -236,34 +236,6 @@ pub struct Cli {
     pub plain: bool,
 }
 
-/// Scenarios, as on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Which {
-    /// Connections that say nothing
-    Idle,
-    /// One hot room
-    Room,
-    /// Many rooms, popular as Zipf's law has it
-    Rooms,
-    /// Everyone comes at once, is cut, and comes back as the server asks
-    Storm,
-    /// One hot room in which some never read
-    Slow,
-    /// Lines by HTTP push
-    Push,
-    /// A prime-time evening: arrivals, a hot room, gifts, leaves
-    Mixed,
-}
-
-/// How lines travel, as on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Through {
-    /// The speakers' own connections
-    Ws,
-    /// HTTP pushes with the API key
-    Http,
-}
-
 /// Everything a run needs.
 #[derive(Debug)]
 pub struct Ready {
@@ -312,19 +284,6 @@ impl Cli {
         settings
     }
 
-    /// Which scenario.
-    pub fn scenario(&self) -> Scenario {
-        match self.scenario {
-            Which::Idle => Scenario::Idle,
-            Which::Room => Scenario::Room,
-            Which::Rooms => Scenario::Rooms,
-            Which::Storm => Scenario::Storm,
-            Which::Slow => Scenario::Slow,
-            Which::Push => Scenario::Push,
-            Which::Mixed => Scenario::Mixed,
-        }
-    }
-
     /// Starts what is to be started and makes the plan.
     ///
     /// # Errors
@@ -347,7 +306,9 @@ impl Cli {
                 "pushes need --internal HOST:PORT and --api-key KEY (or SWARM_API_KEY)".into(),
             );
         }
-        if !ready.plan.dialect.is_gateway() && matches!(self.scenario, Which::Push | Which::Mixed) {
+        if !ready.plan.dialect.is_gateway()
+            && matches!(self.scenario, Scenario::Push | Scenario::Mixed)
+        {
             return Err(format!(
                 "{} speaks the gateway's own protocol; with --publish use idle, room, rooms, slow or storm",
                 ready.options.scenario.name()
@@ -358,7 +319,7 @@ impl Cli {
     }
 
     fn options(&self) -> Result<Options, String> {
-        let mut options = Options::of(self.scenario());
+        let mut options = Options::of(self.scenario);
         let scenario = options.scenario;
         let belongs = |given: bool, flag: &str, to: &[Scenario]| {
             if given && !to.contains(&scenario) {
@@ -386,11 +347,7 @@ impl Cli {
         set(&mut options.existing, self.existing);
         set(&mut options.cuts, self.cuts);
         set(&mut options.stay, self.stay);
-        let via = self.via.map(|via| match via {
-            Through::Ws => Via::WebSocket,
-            Through::Http => Via::Http,
-        });
-        set(&mut options.via, via);
+        set(&mut options.via, self.via);
         set(&mut options.text_bytes, self.text_bytes);
         options.duration = self.duration;
         options.ramp_per_s = self.connect_rate;

@@ -86,10 +86,12 @@ pub struct Api {
 
 /// How lines travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Via {
-    /// Over the speakers' own WebSockets.
+    /// The speakers' own connections
+    #[cfg_attr(feature = "cli", value(name = "ws"))]
     WebSocket,
-    /// As HTTP pushes with the API key.
+    /// HTTP pushes with the API key
     Http,
 }
 

@@ -11,20 +11,21 @@ use crate::voice::Voice;
 
 /// What kind of evening it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Scenario {
-    /// Connections that say nothing.
+    /// Connections that say nothing
     Idle,
-    /// One hot room.
+    /// One hot room
     Room,
-    /// Many rooms, popular as Zipf's law has it.
+    /// Many rooms, popular as Zipf's law has it
     Rooms,
-    /// Everyone comes at once, is cut, and comes back.
+    /// Everyone comes at once, is cut, and comes back as the server asks
     Storm,
-    /// One hot room in which some never read.
+    /// One hot room in which some never read
     Slow,
-    /// Lines by HTTP push.
+    /// Lines by HTTP push
     Push,
-    /// A prime-time evening: arrivals, a hot room, gifts, leaves.
+    /// A prime-time evening: arrivals, a hot room, gifts, leaves
     Mixed,
 }
 
