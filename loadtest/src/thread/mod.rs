@@ -5,7 +5,9 @@
 
 mod connect;
 mod hear;
+mod leave;
 mod push;
+mod source;
 mod speak;
 mod timers;
 
@@ -28,6 +30,7 @@ use crate::meter::{Meter, Sample};
 use crate::plan::{Arrives, Plan};
 
 use push::Pusher;
+use source::Source;
 use timers::{Timers, What};
 
 /// Bytes read from a socket at once.
@@ -211,7 +214,7 @@ struct Thread {
     ready: VecDeque<u32>,
     /// Connects under way.
     in_flight: usize,
-    source: connect::Source,
+    source: Source,
     /// Clients with something to send.
     dirty: Vec<u32>,
     speech: speak::Schedules,
@@ -266,7 +269,7 @@ impl Thread {
         let pushers = push::share(&plan, index);
         let mut thread = Thread {
             chance: Chance::new(plan.seed.wrapping_add(index as u64 + 1)),
-            source: connect::Source::new(plan.target.address, index),
+            source: Source::new(plan.target.address, index),
             speech: speak::Schedules::new(&plan, index),
             poll: Poll::new()?,
             scratch: vec![0; SCRATCH_BYTES],

@@ -3,6 +3,13 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::{Stage, Thread};
+
+/// A client's own heartbeat.
+const PING: &str = r#"{"type":"ping"}"#;
+/// Timers handled in one turn.
+const TIMERS_PER_TURN: usize = 1024;
+
 /// What a timer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum What {
@@ -42,5 +49,66 @@ impl Timers {
             return None;
         }
         self.0.pop().map(|Reverse(entry)| entry)
+    }
+}
+
+impl Thread {
+    /// Timers that are due.
+    pub(super) fn expire(&mut self) {
+        for _ in 0..TIMERS_PER_TURN {
+            let now_us = self.clock.now_us();
+            let Some((due_us, at, generation, what)) = self.timers.pop(now_us) else {
+                return;
+            };
+            let current =
+                what == What::CutAll || self.clients[at as usize].generation == generation;
+            if !current {
+                continue;
+            }
+            match what {
+                What::Arrive => self.arrive(at, due_us),
+                What::GiveUp => self.give_up(at),
+                What::Ping => self.ping(at, now_us),
+                What::Prove => self.prove(at),
+                What::Move => self.move_on(at),
+                What::CutAll => self.cut_all(),
+            }
+        }
+    }
+
+    fn give_up(&mut self, at: u32) {
+        if matches!(
+            self.clients[at as usize].stage,
+            Stage::Connecting | Stage::Asking
+        ) {
+            self.failed(at, "timeout");
+        }
+    }
+
+    fn arrive(&mut self, at: u32, due_us: u64) {
+        let client = &mut self.clients[at as usize];
+        if client.stage == Stage::Away {
+            // A first arrival was due when its timer said; who comes back was due when it went.
+            client.due_us = client.due_us.min(due_us);
+            self.ready.push_back(at);
+        }
+    }
+
+    fn ping(&mut self, at: u32, now_us: u64) {
+        let client = &self.clients[at as usize];
+        if client.stage == Stage::Open && self.plan.dialect.is_gateway() {
+            let generation = client.generation;
+            if !client.deaf {
+                self.say(at, PING.to_owned());
+            }
+            let next_us = now_us + self.plan.heartbeat_us;
+            self.timers.arm(next_us, at, generation, What::Ping);
+        }
+    }
+
+    fn prove(&mut self, at: u32) {
+        if self.clients[at as usize].stage == Stage::Open && self.plan.dialect.is_gateway() {
+            self.say(at, PING.to_owned());
+        }
     }
 }

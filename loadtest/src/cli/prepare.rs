@@ -1,13 +1,10 @@
-//! The command line: flags to options, a target and a plan. Mistakes say what was given and what is possible.
+//! From the command line to a run: options, a target, a plan, and a gateway of its own if none is named. Mistakes say what was
+//! given and what is possible.
 
-use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use clap::Parser;
-
+use super::Cli;
 use crate::client::upgrade::Upgrade;
 use crate::clock::{fresh_seed, unix_ms};
 use crate::dialect::Dialect;
@@ -21,220 +18,6 @@ use crate::voice::Voice;
 const DESCRIPTORS_KEPT: u64 = 200;
 /// How long a token is good for, seconds.
 const TOKEN_S: u64 = 24 * 3600;
-
-/// Load-tests a danmaku gateway (or another WebSocket server) and checks every line.
-///
-/// Without --url it starts a gateway of its own, beside this program, with limits out of the way, and ends it afterwards.
-#[derive(Clone, Debug, Parser)]
-#[command(name = "danmaku-swarm", version)]
-pub struct Cli {
-    /// What kind of evening it is
-    #[arg(value_enum)]
-    pub scenario: Scenario,
-
-    /// Clients in all [idle, room, rooms, mixed: 10000; storm: 15000; push: 1000; slow: 500]
-    #[arg(long, value_name = "N", help_heading = "The evening")]
-    pub viewers: Option<usize>,
-    /// Rooms [idle: 0, viewers enter none; room, slow: 1; push: 10; storm: 100; mixed: 200; rooms: 1000]
-    #[arg(long, value_name = "N", help_heading = "The evening")]
-    pub rooms: Option<usize>,
-    /// Exponent of the rooms' popularity, 0 = all alike [rooms, mixed: 1; else 0]
-    #[arg(long, value_name = "S", help_heading = "The evening")]
-    pub zipf: Option<f64>,
-    /// Lines per second, all together [room: 10; storm: 20; slow: 200; mixed: 200; push: 500; rooms: 1000]
-    #[arg(long, value_name = "PER_S", help_heading = "The evening")]
-    pub rate: Option<f64>,
-    /// Bytes of text in a line [slow: 1000; else 128]
-    #[arg(long, value_name = "BYTES", help_heading = "The evening")]
-    pub text_bytes: Option<usize>,
-    /// How long lines are spoken, like 30s or 10m; the ramp before it and the tail after it come on top
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "30s", help_heading = "The evening")]
-    pub duration: Duration,
-    /// Arrivals per second; 0 = as fast as they are admitted
-    #[arg(
-        long,
-        value_name = "PER_S",
-        default_value_t = 0.0,
-        help_heading = "The evening"
-    )]
-    pub connect_rate: f64,
-    /// Viewers that speak; 0 = all [rooms, mixed: 0; else 10]
-    #[arg(long, value_name = "N", help_heading = "The evening")]
-    pub speakers: Option<usize>,
-    /// How lines travel [push: http; else ws]
-    #[arg(long, value_enum, help_heading = "The evening")]
-    pub via: Option<Via>,
-    /// HTTP publishers (push, and gifts in mixed)
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 16,
-        help_heading = "The evening"
-    )]
-    pub publishers: usize,
-    /// Gifts per second, by HTTP [mixed: 5; else 0]
-    #[arg(long, value_name = "PER_S", help_heading = "The evening")]
-    pub gifts: Option<f64>,
-    /// Share of the viewers that never read [slow: 0.02]
-    #[arg(long, value_name = "SHARE", help_heading = "The evening")]
-    pub slow_share: Option<f64>,
-    /// Viewers that are there before the storm [storm: 1000]
-    #[arg(long, value_name = "N", help_heading = "The evening")]
-    pub existing: Option<usize>,
-    /// How often those of the storm are cut and come back [storm: 1]
-    #[arg(long, value_name = "N", help_heading = "The evening")]
-    pub cuts: Option<usize>,
-    /// Mean stay of a viewer before it moves on [mixed: 60s]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, help_heading = "The evening")]
-    pub stay: Option<Duration>,
-
-    /// Where viewers connect: ws://HOST:PORT/PATH; without it a gateway is started
-    #[arg(long, value_name = "URL", help_heading = "The server")]
-    pub url: Option<String>,
-    /// Start a gateway (what happens without --url, too)
-    #[arg(long, conflicts_with = "url", help_heading = "The server")]
-    pub spawn: bool,
-    /// The gateway to start [beside this program]
-    #[arg(
-        long,
-        value_name = "PATH",
-        conflicts_with = "url",
-        help_heading = "The server"
-    )]
-    pub gateway: Option<PathBuf>,
-    /// Shards of the started gateway; 0 = one per core
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 0,
-        conflicts_with = "url",
-        help_heading = "The server"
-    )]
-    pub shards: usize,
-    /// A setting of the started gateway, like rooms.tick=50ms; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting, conflicts_with = "url", help_heading = "The server")]
-    pub settings: Vec<(String, String)>,
-    /// Its internal listener, for pushes and metrics: HOST:PORT
-    #[arg(long, value_name = "ADDR", help_heading = "The server")]
-    pub internal: Option<String>,
-    /// Its API key, for pushes
-    #[arg(
-        long,
-        value_name = "KEY",
-        env = "SWARM_API_KEY",
-        hide_env_values = true,
-        help_heading = "The server"
-    )]
-    pub api_key: Option<String>,
-    /// Its HS256 secret: every viewer then comes with a token of its own
-    #[arg(
-        long,
-        value_name = "SECRET",
-        env = "SWARM_SECRET",
-        hide_env_values = true,
-        help_heading = "The server"
-    )]
-    pub secret: Option<String>,
-    /// With tokens, as --secret; for the started gateway, whose secret is known [storm: yes]
-    #[arg(long, help_heading = "The server")]
-    pub tokens: bool,
-    /// Its process, for CPU and memory
-    #[arg(
-        long,
-        value_name = "PID",
-        conflicts_with = "spawn",
-        help_heading = "The server"
-    )]
-    pub pid: Option<u32>,
-    /// Subprotocol to ask for, like danmaku.v1.batch
-    #[arg(long, value_name = "NAME", help_heading = "The server")]
-    pub subprotocol: Option<String>,
-    /// Origin to send
-    #[arg(long, value_name = "ORIGIN", help_heading = "The server")]
-    pub origin: Option<String>,
-    /// Another server: what a client sends once connected, with {room} and {user}
-    #[arg(
-        long,
-        value_name = "TEXT",
-        requires = "publish",
-        help_heading = "Another server than the gateway"
-    )]
-    pub join: Option<String>,
-    /// Another server: one line, with {room}, {user} and {text}
-    #[arg(
-        long,
-        value_name = "TEXT",
-        requires = "url",
-        help_heading = "Another server than the gateway"
-    )]
-    pub publish: Option<String>,
-    /// What the swarm's lines begin with inside {text}, to be found again [~swarm- and a random word]
-    #[arg(
-        long,
-        value_name = "TEXT",
-        help_heading = "Another server than the gateway"
-    )]
-    pub marker: Option<String>,
-
-    /// Client threads [as many as descriptors and cores ask for]
-    #[arg(long, value_name = "N", help_heading = "The swarm")]
-    pub threads: Option<usize>,
-    /// Connects in flight, over all threads
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 256,
-        help_heading = "The swarm"
-    )]
-    pub in_flight: usize,
-    /// The clients' own pings; 0s = none, they only answer the server's
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "25s", help_heading = "The swarm")]
-    pub heartbeat: Duration,
-    /// Patience with a connect
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10s", help_heading = "The swarm")]
-    pub connect_timeout: Duration,
-    /// Cores the swarm runs on, like 1 or 1,2
-    #[arg(
-        long,
-        value_name = "CORES",
-        value_delimiter = ',',
-        help_heading = "The swarm"
-    )]
-    pub pin: Vec<usize>,
-    /// Cores the started gateway runs on
-    #[arg(
-        long,
-        value_name = "CORES",
-        value_delimiter = ',',
-        conflicts_with = "url",
-        help_heading = "The swarm"
-    )]
-    pub pin_server: Vec<usize>,
-    /// Makes arrivals and choices repeatable
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1,
-        help_heading = "The swarm"
-    )]
-    pub seed: u64,
-
-    /// Write the report as JSON
-    #[arg(long, value_name = "FILE", help_heading = "The report")]
-    pub json: Option<PathBuf>,
-    /// Write the report as one HTML page
-    #[arg(long, value_name = "FILE", help_heading = "The report")]
-    pub html: Option<PathBuf>,
-    /// An older report to compare with
-    #[arg(long, value_name = "OLD.json", help_heading = "The report")]
-    pub compare: Option<PathBuf>,
-    /// Nothing while it runs
-    #[arg(long, help_heading = "The report")]
-    pub quiet: bool,
-    /// A line now and then while it runs, and no bars
-    #[arg(long, conflicts_with = "quiet", help_heading = "The report")]
-    pub plain: bool,
-}
 
 /// Everything a run needs.
 #[derive(Debug)]
@@ -254,36 +37,6 @@ pub struct Ready {
 }
 
 impl Cli {
-    /// Everything asked for that makes two runs comparable or not.
-    pub fn settings(&self, options: &Options) -> BTreeMap<String, String> {
-        let mut settings = options.settings();
-        for (key, value) in &self.settings {
-            settings.insert(format!("set {key}"), value.clone());
-        }
-        let cores = |cores: &[usize]| {
-            let words: Vec<String> = cores.iter().map(usize::to_string).collect();
-            words.join(",")
-        };
-        let others = [
-            (
-                "shards",
-                (self.url.is_none() && self.shards > 0).then(|| self.shards.to_string()),
-            ),
-            ("pin", (!self.pin.is_empty()).then(|| cores(&self.pin))),
-            (
-                "pin-server",
-                (!self.pin_server.is_empty()).then(|| cores(&self.pin_server)),
-            ),
-            ("subprotocol", self.subprotocol.clone()),
-            ("publish", self.publish.clone()),
-        ];
-        let given = others
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.to_owned(), value?)));
-        settings.extend(given);
-        settings
-    }
-
     /// Starts what is to be started and makes the plan.
     ///
     /// # Errors
@@ -514,31 +267,6 @@ fn minter(secret: &str) -> Arc<Minter> {
     Arc::new(Minter::hs256(secret.as_bytes(), expires_unix_s))
 }
 
-fn setting(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("KEY=VALUE, like rooms.tick=50ms".into()),
-    }
-}
-
-/// Arguments as a report may show them: without what must stay secret.
-pub fn shown(arguments: impl Iterator<Item = String>) -> Vec<String> {
-    const SECRETS: [&str; 2] = ["--secret", "--api-key"];
-    let mut hide_next = false;
-    arguments
-        .map(|argument| {
-            if std::mem::take(&mut hide_next) {
-                return "...".to_owned();
-            }
-            hide_next = SECRETS.contains(&argument.as_str());
-            match argument.split_once('=') {
-                Some((flag, _)) if SECRETS.contains(&flag) => format!("{flag}=..."),
-                _ => argument,
-            }
-        })
-        .collect()
-}
-
 /// Host with port, and path with query.
 fn split_url(url: &str) -> Result<(String, String), String> {
     let Some(rest) = url.strip_prefix("ws://") else {
@@ -579,15 +307,10 @@ fn resolve(host: &str) -> Result<SocketAddr, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser as _;
 
     fn parse(words: &[&str]) -> Cli {
         Cli::try_parse_from(std::iter::once("danmaku-swarm").chain(words.iter().copied())).unwrap()
-    }
-
-    #[test]
-    fn the_command_line_is_sound() {
-        use clap::CommandFactory as _;
-        Cli::command().debug_assert();
     }
 
     #[test]
@@ -619,16 +342,6 @@ mod tests {
         assert_eq!(
             parse(&["idle", "--threads", "3"]).threads(&Options::of(Scenario::Idle), 20_000),
             3
-        );
-    }
-
-    #[test]
-    fn secrets_stay_out_of_reports() {
-        let words = ["room", "--secret", "a", "--api-key=b", "--viewers", "5"];
-        let shown = shown(words.map(String::from).into_iter());
-        assert_eq!(
-            shown,
-            ["room", "--secret", "...", "--api-key=...", "--viewers", "5"]
         );
     }
 

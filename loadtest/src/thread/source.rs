@@ -1,0 +1,89 @@
+//! Where a client thread's sockets come from. Owned by its thread.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use mio::net::TcpStream;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::is_loopback;
+
+/// Ports a source address is used with.
+const PORTS: std::ops::Range<u16> = 10_000..60_000;
+/// Source addresses of one thread: 127.(1 + thread).0.1 and following, so that threads never share one.
+const ADDRESSES: u8 = 200;
+/// Receive buffer of a viewer that does not read: small, so that it is slow for the server and not for the kernel.
+const DEAF_BUFFER_BYTES: usize = 8 << 10;
+
+/// Where a thread's connections come from. To one address and port the kernel has some 28,000 source ports for each source
+/// address; on loopback every address of 127/8 is ours, so ports never run out. The port is chosen here because the
+/// kernel's own search becomes slow when few are left.
+#[derive(Debug)]
+pub(super) struct Source {
+    thread: u8,
+    address: u8,
+    port: u16,
+    loopback: bool,
+}
+
+impl Source {
+    pub(super) fn new(target: SocketAddr, thread: usize) -> Source {
+        Source {
+            thread: (thread % 250) as u8,
+            address: 1,
+            port: PORTS.start,
+            loopback: is_loopback(target),
+        }
+    }
+
+    fn next(&mut self) -> SocketAddr {
+        self.port += 1;
+        if self.port >= PORTS.end {
+            self.port = PORTS.start;
+            self.address = self.address % ADDRESSES + 1;
+        }
+        let ip = Ipv4Addr::new(127, 1 + self.thread, 0, self.address);
+        SocketAddr::new(IpAddr::V4(ip), self.port)
+    }
+
+    /// A socket on its way to `target`.
+    pub(super) fn connect(&mut self, target: SocketAddr, reads: bool) -> io::Result<TcpStream> {
+        let socket = Socket::new(
+            Domain::for_address(target),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        socket.set_nonblocking(true)?;
+        if !reads {
+            socket.set_recv_buffer_size(DEAF_BUFFER_BYTES)?;
+        }
+        if self.loopback {
+            socket.set_reuse_address(true)?;
+            self.bind(&socket)?;
+        }
+        match socket.connect(&target.into()) {
+            Ok(()) => {}
+            Err(error) if in_progress(&error) => {}
+            Err(error) => return Err(error),
+        }
+        let stream = TcpStream::from_std(socket.into());
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+
+    /// The next port that is free. Others hold a few of them; that all are taken means something else is wrong.
+    fn bind(&mut self, socket: &Socket) -> io::Result<()> {
+        for _ in PORTS {
+            match socket.bind(&self.next().into()) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                bound => return bound,
+            }
+        }
+        Err(io::ErrorKind::AddrInUse.into())
+    }
+}
+
+fn in_progress(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+        || error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error())
+}
