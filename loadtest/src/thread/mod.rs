@@ -7,13 +7,13 @@ mod connect;
 mod hear;
 mod leave;
 mod push;
+mod socket;
 mod source;
 mod speak;
 mod timers;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -414,84 +414,6 @@ impl Thread {
         }
     }
 
-    /// Writes what is noted.
-    fn flush(&mut self) {
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for at in dirty.drain(..) {
-            self.write_out(at);
-        }
-        self.dirty = dirty;
-    }
-
-    fn writable(&mut self, at: u32) {
-        match self.clients[at as usize].stage {
-            Stage::Connecting => self.connected(at),
-            Stage::Asking | Stage::Open => self.write_out(at),
-            Stage::Away | Stage::Gone => {}
-        }
-    }
-
-    fn write_out(&mut self, at: u32) {
-        let client = &mut self.clients[at as usize];
-        let Some(stream) = client.stream.as_mut() else {
-            return;
-        };
-        while !client.out.is_empty() {
-            match stream.write(&client.out) {
-                Ok(written) if written == client.out.len() => client.out = Vec::new(),
-                Ok(written) => drop(client.out.drain(..written)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The reading side finds out why.
-                Err(_) => return client.out = Vec::new(),
-            }
-        }
-    }
-
-    /// Reads what has come, until the socket is empty.
-    fn readable(&mut self, at: u32) {
-        loop {
-            let client = &mut self.clients[at as usize];
-            if client.deaf {
-                return;
-            }
-            let Some(stream) = client.stream.as_mut() else {
-                return;
-            };
-            let tail = client.decoder.tail().len();
-            if self.scratch.len() < tail + SCRATCH_BYTES {
-                self.scratch.resize(tail + SCRATCH_BYTES, 0);
-            }
-            self.scratch[..tail].copy_from_slice(client.decoder.tail());
-            let read = stream.read(&mut self.scratch[tail..]);
-            let room = self.scratch.len() - tail;
-            match read {
-                Ok(0) => return self.lost(at, "1006"),
-                Ok(read) => {
-                    self.meter.bytes.add(read as u64);
-                    self.take(at, tail + read);
-                    // A short read emptied the socket: what comes later is a new edge.
-                    if read < room {
-                        return;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return self.lost(at, "1006"),
-            }
-        }
-    }
-
-    /// A text message for the server, sent at the end of the turn.
-    fn say(&mut self, at: u32, message: String) {
-        let mask = (self.chance.bits() as u32).to_be_bytes();
-        let client = &mut self.clients[at as usize];
-        if client.out.is_empty() {
-            self.dirty.push(at);
-        }
-        frames::text(&mut client.out, message.into_bytes(), mask);
-    }
-
     fn hand_over(&mut self, now_us: u64) {
         self.sample.at_us = now_us;
         // The main thread may be gone already; then nobody wants to know.
@@ -581,9 +503,4 @@ fn bump(counts: &mut BTreeMap<String, u64>, name: &str) {
     } else {
         *counts.entry("other".to_owned()).or_default() += 1;
     }
-}
-
-/// Whether a peer is on this machine, so that source addresses of 127.0.0.0/8 reach it.
-fn is_loopback(address: SocketAddr) -> bool {
-    matches!(address, SocketAddr::V4(v4) if *v4.ip() == Ipv4Addr::LOCALHOST || v4.ip().is_loopback())
 }

@@ -6,8 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use mio::net::TcpStream;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::is_loopback;
-
 /// Ports a source address is used with.
 const PORTS: std::ops::Range<u16> = 10_000..60_000;
 /// Source addresses of one thread: 127.(1 + thread).0.1 and following, so that threads never share one.
@@ -86,4 +84,9 @@ impl Source {
 fn in_progress(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
         || error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error())
+}
+
+/// Whether a peer is on this machine, so that source addresses of 127.0.0.0/8 reach it.
+fn is_loopback(address: SocketAddr) -> bool {
+    matches!(address, SocketAddr::V4(v4) if *v4.ip() == Ipv4Addr::LOCALHOST || v4.ip().is_loopback())
 }
