@@ -150,6 +150,8 @@ fn find() -> Result<PathBuf, String> {
             build.arg("--release");
         }
         build.current_dir(Path::new(&package).join(".."));
+        // A first build takes minutes; silence would look like a hang.
+        eprintln!("building the gateway first ...");
         match build.status() {
             Ok(status) if status.success() => {}
             Ok(_) => return Err("the gateway does not build; see above".into()),
