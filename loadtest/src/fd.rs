@@ -3,7 +3,7 @@
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Raises the soft descriptor limit to the hard one and returns what one table may hold.
 pub fn raise_limit() -> u64 {
@@ -38,6 +38,18 @@ pub fn own_table() -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 pub fn own_table() -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Does something bound to these cores, and is free again afterwards: a process started meanwhile stays bound to them.
+///
+/// # Errors
+/// What the kernel says.
+pub fn while_pinned<T>(cores: &[usize], body: impl FnOnce() -> T) -> io::Result<T> {
+    let before = sched_getaffinity(None)?;
+    pin(cores)?;
+    let done = body();
+    sched_setaffinity(None, &before)?;
+    Ok(done)
 }
 
 /// Binds the calling thread, and what it starts from now on, to these cores. None given: nothing is done.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::clock::fresh_seed;
+use crate::fd;
 
 /// How long the gateway may take to serve.
 const START: Duration = Duration::from_secs(20);
@@ -63,8 +65,15 @@ pub fn spawn(wanted: &Wanted) -> Result<Spawned, String> {
         Some(program) => program.clone(),
         None => find()?,
     };
-    let folder = std::env::temp_dir().join(format!("danmaku-swarm-{}", std::process::id()));
-    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    // It holds keys, if only of this run: nobody else looks into it, and nobody else made it.
+    let name = format!(
+        "danmaku-swarm-{}-{:08x}",
+        std::process::id(),
+        fresh_seed() as u32
+    );
+    let folder = std::env::temp_dir().join(name);
+    let made = fs::DirBuilder::new().mode(0o700).create(&folder);
+    made.map_err(|error| format!("{}: {error}", folder.display()))?;
     let secret = format!("{:016x}{:016x}", fresh_seed(), fresh_seed());
     let api_key = format!("{:016x}{:016x}", fresh_seed(), fresh_seed());
     let written = write_files(&folder, &secret, &api_key, wanted);
@@ -102,14 +111,7 @@ fn start(program: &Path, folder: &Path, wanted: &Wanted) -> Result<Child, String
     let log = fs::File::create(folder.join("gateway.log"));
     let log = log.map_err(|error| format!("{}: {error}", folder.display()))?;
     let (out, err) = (log.try_clone().map_err(|error| error.to_string())?, log);
-    let mut command = if wanted.cores.is_empty() {
-        Command::new(program)
-    } else {
-        let cores: Vec<String> = wanted.cores.iter().map(usize::to_string).collect();
-        let mut command = Command::new("taskset");
-        command.arg("-c").arg(cores.join(",")).arg(program);
-        command
-    };
+    let mut command = Command::new(program);
     command
         .arg("serve")
         .arg("--config")
@@ -125,8 +127,9 @@ fn start(program: &Path, folder: &Path, wanted: &Wanted) -> Result<Child, String
         let name = path.to_uppercase().replace('.', "__");
         command.env(format!("DANMAKU_{name}"), value);
     }
-    command
-        .spawn()
+    let started = fd::while_pinned(&wanted.cores, || command.spawn());
+    started
+        .map_err(|error| format!("--pin-server {:?}: {error}", wanted.cores))?
         .map_err(|error| format!("cannot start {}: {error}", program.display()))
 }
 

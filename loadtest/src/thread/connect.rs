@@ -115,7 +115,6 @@ impl Thread {
         self.meter.last_connect_us.set(now_us);
         let client = &mut self.clients[at as usize];
         client.stage = Stage::Open;
-        client.attempts = 0;
         client.decoder = Decoder::default();
         let generation = client.generation;
         if self.plan.heartbeat_us > 0 {
@@ -152,6 +151,8 @@ impl Thread {
             self.sample.connects.saturating_record(took_us);
             client.due_us = u64::MAX;
         }
+        // Only now: a server that lets everyone in and says nothing must not be hammered.
+        client.attempts = 0;
     }
 
     /// In its room: it may speak now, or stop reading if that is its part.

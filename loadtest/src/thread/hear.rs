@@ -108,7 +108,11 @@ impl Ear<'_> {
 
     fn line(&mut self, line: Line) {
         if !self.seat.member {
-            return self.later.push(Later::Stray);
+            // Of another server nobody knows when one is in a room: who came late is not counted.
+            if self.dialect.is_gateway() {
+                self.later.push(Later::Stray);
+            }
+            return;
         }
         self.lines += 1;
         self.events += u64::from(line.event);
