@@ -286,10 +286,10 @@ mod tests {
 
     #[test]
     fn every_group_on_the_way_up_is_asked() {
-        let folders = upwards("/root", "a.slice/b.service");
-        let wanted = ["/root", "/root/a.slice", "/root/a.slice/b.service"];
+        let folders = upwards("/top", "a.slice/b.service");
+        let wanted = ["/top", "/top/a.slice", "/top/a.slice/b.service"];
         assert_eq!(folders, wanted.map(PathBuf::from));
-        assert_eq!(upwards("/root", ""), [PathBuf::from("/root")]);
+        assert_eq!(upwards("/top", ""), [PathBuf::from("/top")]);
     }
 
     #[test]
