@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use danmaku_swarm::cli::{Cli, Ready, shown};
@@ -104,7 +104,7 @@ fn on_ctrl_c() -> Result<Arc<Stop>, String> {
     let stop = Arc::new(Stop::default());
     let asked = Arc::clone(&stop);
     let failed = |error| format!("cannot listen for signals: {error}");
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
     let listen = move || signals.forever().for_each(|_| asked.ask());
     let named = std::thread::Builder::new().name("signals".into());
     named.spawn(listen).map_err(failed)?;

@@ -432,6 +432,8 @@ fn gather(all: &mut Notes, more: Notes) {
     all.unanswered += more.unanswered;
     all.ignored += more.ignored;
     all.readers_closed += more.readers_closed;
+    all.away += more.away;
+    all.outside += more.outside;
     for (into, from) in [
         (&mut all.refused, more.refused),
         (&mut all.failed, more.failed),

@@ -123,6 +123,12 @@ fn start(program: &Path, folder: &Path, wanted: &Wanted) -> Result<Child, String
         .stdin(Stdio::null())
         .stdout(out)
         .stderr(err);
+    // What is set in the environment is meant for another gateway; here it would win over the file.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("DANMAKU_") {
+            command.env_remove(name);
+        }
+    }
     for (path, value) in &wanted.settings {
         let name = path.to_uppercase().replace('.', "__");
         command.env(format!("DANMAKU_{name}"), value);

@@ -305,11 +305,12 @@ fn promises(plan: &Plan, record: &Record, report: &Report, told_to_readers: u64)
         });
     };
     let given_up = record.marks[4].totals.given_up;
+    let (away, outside) = (record.notes.away, record.notes.outside);
     promise(
-        "every client got in",
-        record.ramp_done_us.is_some() && given_up == 0,
+        "every client got in and into its room",
+        record.ramp_done_us.is_some() && given_up + away + outside == 0,
         format!(
-            "{} of {} wanted at the peak, {given_up} turned away for good",
+            "{} of {} wanted at the peak, {given_up} turned away for good; at the end {away} not connected, {outside} not in their room",
             report.connections.peak, report.connections.wanted
         ),
     );
@@ -331,6 +332,16 @@ fn promises(plan: &Plan, record: &Record, report: &Report, told_to_readers: u64)
             found.duplicated,
             found.out_of_order,
             found.told_too_many
+        ),
+    );
+    let published = &report.published;
+    let refused: u64 = published.refused.values().sum();
+    promise(
+        "every line that was due was accepted",
+        refused + published.unanswered + published.unsent == 0,
+        format!(
+            "{} due, {} accepted, {refused} refused, {} unanswered, {} never sent",
+            published.scheduled, published.accepted, published.unanswered, published.unsent
         ),
     );
     promise(

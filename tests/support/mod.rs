@@ -2,10 +2,12 @@
 //! WebSocket client. Nothing here knows the gateway's insides.
 #![allow(dead_code)] // Each test program uses its part.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -25,11 +27,17 @@ pub const API_KEY: &str = "integration-api-key-0123";
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
-/// A fresh path below the system's scratch folder.
+/// A fresh path below the system's scratch folder. The folder is this run's alone: process ids come again, and a ready file
+/// left by an earlier run would name ports where nobody listens any more.
 pub fn scratch(name: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let word = RandomState::new().hash_one(std::process::id());
+        let folder = std::env::temp_dir().join(format!("danmaku-test-{word:016x}"));
+        std::fs::create_dir(&folder).unwrap();
+        folder
+    });
     let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let folder = std::env::temp_dir().join(format!("danmaku-test-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
     folder.join(format!("{n}-{name}"))
 }
 

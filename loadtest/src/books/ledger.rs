@@ -39,7 +39,7 @@ impl Ledger {
             }
             let sum = ledger.sums[ledger.seqs.len()];
             ledger.seqs.push(line.seq);
-            let line = fingerprint(Some(line.line));
+            let line = fingerprint(line.seq, Some(line.line));
             ledger.sums.push(sum.wrapping_add(line));
         }
         ledger
@@ -75,9 +75,10 @@ mod tests {
     #[test]
     fn windows_add_up() {
         let ledger = Ledger::new(vec![accepted(3, 30), accepted(1, 10), accepted(2, 20)]);
-        let print = |line| fingerprint(Some(line));
+        let print = |seq, line| fingerprint(seq, Some(line));
         assert_eq!(ledger.between(0, 3).0, 3);
-        assert_eq!(ledger.between(1, 3), (2, print(20).wrapping_add(print(30))));
+        let both = print(2, 20).wrapping_add(print(3, 30));
+        assert_eq!(ledger.between(1, 3), (2, both));
         assert_eq!(ledger.between(3, 9), (0, 0));
         assert_eq!(ledger.between(2, 1), (0, 0));
         assert_eq!((ledger.last(), ledger.lines()), (3, 3));

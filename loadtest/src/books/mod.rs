@@ -16,7 +16,8 @@ pub use tally::{Gaps, Membership, Seen, Tally};
 
 use crate::clock::mix;
 
-/// What a line adds to a sum: different lines add different amounts, and a line without our stamp adds nothing.
-pub fn fingerprint(line: Option<u64>) -> u64 {
-    line.map_or(0, |line| mix(line.wrapping_add(1)))
+/// What a line adds to a sum under its number: another line, or the same line under another number, adds another amount. A
+/// line without our stamp adds nothing.
+pub fn fingerprint(seq: u64, line: Option<u64>) -> u64 {
+    line.map_or(0, |line| mix(seq ^ mix(line.wrapping_add(1))))
 }

@@ -235,7 +235,7 @@ mod tests {
         let mut gaps = Gaps::default();
         let mut tally = Tally::joined(9, base);
         for (seq, line) in got {
-            tally.line(seq, fingerprint(Some(line)), 0, &mut gaps);
+            tally.line(seq, fingerprint(seq, Some(line)), 0, &mut gaps);
         }
         tally.told = told;
         Membership {
@@ -355,7 +355,9 @@ mod tests {
     fn lines_of_others_are_counted_apart() {
         let mut guest = viewer(0, honest(1..=LINES), 0);
         let mut gaps = Gaps::default();
-        guest.tally.line(LINES + 1, fingerprint(None), 0, &mut gaps);
+        guest
+            .tally
+            .line(LINES + 1, fingerprint(LINES + 1, None), 0, &mut gaps);
         let found = settled(vec![guest]);
         assert_eq!((faults(&found), found.foreign), ([0; 5], 1));
     }

@@ -128,7 +128,7 @@ impl Ear<'_> {
 
 impl Seat<'_> {
     fn line(&mut self, line: Line, meter: &Meter) {
-        let fingerprint = fingerprint(line.stamp.map(|stamp| stamp.line));
+        let fingerprint = fingerprint(line.seq, line.stamp.map(|stamp| stamp.line));
         match self.tally.line(line.seq, fingerprint, self.at, self.gaps) {
             Seen::Next => {}
             Seen::Gap(_) | Seen::Late | Seen::Again => meter.faults.add(1),

@@ -166,6 +166,9 @@ impl Thread {
         let client = &mut self.clients[at as usize];
         frames::close(&mut client.out, mask);
         self.write_out(at);
+        if self.clients[at as usize].stage != Stage::Open {
+            return; // It was lost in the attempt.
+        }
         self.leave_open(at);
         self.end_membership(at, false);
         self.clients[at as usize].resumes = false;

@@ -146,6 +146,10 @@ pub struct Notes {
     pub unanswered: u64,
     /// Lines never answered on a connection that lasted.
     pub ignored: u64,
+    /// Viewers that should be connected at the end, and are not.
+    pub away: u64,
+    /// Viewers that are connected at the end, but not in their room.
+    pub outside: u64,
     /// Of the closed ones, those of viewers that read: nothing excuses them.
     pub readers_closed: u64,
     /// What else was wrong.
@@ -331,8 +335,9 @@ impl Thread {
             if event.is_writable() {
                 self.writable(at);
             }
-            if event.is_readable() || event.is_error() {
-                self.readable(at);
+            let ends = event.is_read_closed() || event.is_write_closed() || event.is_error();
+            if event.is_readable() || ends {
+                self.readable(at, ends);
             }
         }
         self.see_phase();
@@ -425,6 +430,7 @@ impl Thread {
     fn finish(&mut self) {
         self.notes.scheduled = self.speech.scheduled();
         for at in 0..self.clients.len() as u32 {
+            self.note_where(at);
             let open = self.clients[at as usize].stage == Stage::Open;
             let unproven = self.clients[at as usize].unproven;
             self.end_membership(at, open && !unproven);
@@ -440,6 +446,27 @@ impl Thread {
         }
         let now_us = self.clock.now_us();
         self.hand_over(now_us);
+    }
+
+    /// Whether a client that has no reason to be elsewhere is where it should be, at the end of the run.
+    fn note_where(&mut self, at: u32) {
+        let client = &self.clients[at as usize];
+        let viewer = self.plan.viewers[client.number as usize];
+        let due = match viewer.arrives {
+            Arrives::Ramp => true,
+            Arrives::At(after_us) => {
+                let begins_us = self.helm.run_begins_us.load(Ordering::Relaxed);
+                begins_us.saturating_add(after_us) < self.helm.run_ends_us.load(Ordering::Relaxed)
+            }
+        };
+        if viewer.moves || !viewer.reads || !due {
+            return;
+        }
+        if client.stage != Stage::Open {
+            self.notes.away += 1;
+        } else if !client.member && self.plan.enters && self.plan.dialect.is_gateway() {
+            self.notes.outside += 1;
+        }
     }
 
     /// Writes a membership down; `to_the_end` if the viewer is still in it when the run is over.

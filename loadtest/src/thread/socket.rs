@@ -26,8 +26,7 @@ impl Thread {
                 Ok(written) => drop(client.out.drain(..written)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The reading side finds out why.
-                Err(_) => return client.out = Vec::new(),
+                Err(_) => return self.lost(at, "1006"),
             }
         }
     }
@@ -42,7 +41,7 @@ impl Thread {
     }
 
     /// Reads what has come, until the socket is empty.
-    pub(super) fn readable(&mut self, at: u32) {
+    pub(super) fn readable(&mut self, at: u32, ends: bool) {
         loop {
             let client = &mut self.clients[at as usize];
             if client.deaf {
@@ -63,8 +62,9 @@ impl Thread {
                 Ok(read) => {
                     self.meter.bytes.add(read as u64);
                     self.take(at, tail + read);
-                    // A short read emptied the socket: what comes later is a new edge.
-                    if read < room {
+                    // A short read empties the socket, and what comes later is a new edge; but an end that came with these
+                    // bytes is not: its edge was this one.
+                    if read < room && !ends {
                         return;
                     }
                 }

@@ -2,7 +2,7 @@
 //! shares no code with the gateway or the swarm but tungstenite's handshake.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -24,6 +24,14 @@ pub enum Fault {
     Swaps,
     /// A viewer gets the text of the line before under the next number.
     Replaces,
+    /// A viewer gets the texts of two lines exchanged, under numbers in order.
+    Exchanges,
+    /// One viewer is never let into the room, and gets nothing.
+    ShutsOut,
+    /// Nothing is accepted.
+    Refuses,
+    /// The connection ends in one segment with the first lines of it.
+    HangsUp,
     /// A viewer is told of a drop that never was.
     TellsWithoutDropping,
     /// A viewer gets a line of another room.
@@ -65,8 +73,12 @@ struct Room {
 
 struct Member {
     stream: TcpStream,
+    /// Whether it gets nothing.
+    shut_out: bool,
     /// A line held back, to come after the next one.
     held: Option<Vec<u8>>,
+    /// The number and text of a line whose text is to be exchanged with the next one's.
+    exchange: Option<(u64, String)>,
 }
 
 /// Starts a double; it runs until the test program ends.
@@ -108,26 +120,38 @@ fn serve(stream: TcpStream, room: &Mutex<Room>) {
 
 impl Room {
     fn enter(&mut self, stream: &TcpStream) {
+        let fourth = self.members.len() == 3;
+        let shut_out = fourth && self.fault == Fault::ShutsOut;
         if self.tongue == Tongue::Danmaku {
-            let joined = format!(
-                r#"{{"type":"joined","room":"swarm-0","online":1,"epoch":7,"seq":{}}}"#,
-                self.seq
-            );
-            write(
-                stream,
-                &text(r#"{"type":"welcome","connection":"c","user":null}"#),
-            );
-            write(stream, &text(&joined));
+            let mut first = text(r#"{"type":"welcome","connection":"c","user":null}"#);
+            if !shut_out {
+                first.extend_from_slice(&text(&format!(
+                    r#"{{"type":"joined","room":"swarm-0","online":1,"epoch":7,"seq":{}}}"#,
+                    self.seq
+                )));
+            }
+            write(stream, &first);
+        }
+        if fourth && self.fault == Fault::HangsUp {
+            let _ = stream.shutdown(Shutdown::Both);
         }
         self.members.push(Member {
             stream: stream.try_clone().unwrap(),
+            shut_out,
             held: None,
+            exchange: None,
         });
     }
 
     fn hear(&mut self, message: &Value, from: &TcpStream) {
         match (self.tongue, message["type"].as_str()) {
             (Tongue::Danmaku, Some("ping")) => write(from, &text(r#"{"type":"pong","ts":1}"#)),
+            (Tongue::Danmaku, Some("danmaku")) if self.fault == Fault::Refuses => {
+                let id = &message["id"];
+                let refusal =
+                    format!(r#"{{"type":"error","id":{id},"code":"busy","message":"no"}}"#);
+                write(from, &text(&refusal));
+            }
             (Tongue::Danmaku, Some("danmaku")) => {
                 self.number();
                 let said = message["text"].as_str().unwrap().to_owned();
@@ -159,6 +183,7 @@ impl Room {
     }
 
     fn publish(&mut self, said: &str) {
+        let seq = self.seq;
         let line = self.line("swarm-0", said);
         let before = std::mem::replace(&mut self.before, said.to_owned());
         let wrong = self.line("swarm-0", &before);
@@ -173,7 +198,8 @@ impl Room {
             let fault = if due { self.fault } else { Fault::None };
             let member = &mut self.members[at];
             match fault {
-                _ if one => {}
+                _ if one || member.shut_out => {}
+                Fault::Exchanges => member.exchange = Some((seq, said.to_owned())),
                 Fault::Drops => {}
                 Fault::DropsAndTells => {
                     member.write(&text(r#"{"type":"dropped","room":"swarm-0","count":1}"#))
@@ -191,6 +217,12 @@ impl Room {
                 }
                 Fault::Masks => member.write(b"\x81\x82\0\0\0\0{}"),
                 Fault::Garbles => member.write(b"\x81\x02\xff\xfe"),
+                _ if member.exchange.is_some() => {
+                    if let Some((before, text)) = member.exchange.take() {
+                        member.write(&numbered("swarm-0", before, said));
+                        member.write(&numbered("swarm-0", seq, &text));
+                    }
+                }
                 _ => {
                     member.write(&line);
                     if let Some(held) = member.held.take() {
@@ -202,14 +234,18 @@ impl Room {
     }
 
     fn line(&self, room: &str, said: &str) -> Vec<u8> {
-        text(&match self.tongue {
-            Tongue::Danmaku => format!(
-                r#"{{"type":"danmaku","room":"{room}","seq":{},"ts":1,"user":null,"text":"{said}"}}"#,
-                self.seq
-            ),
-            Tongue::Hub => format!(r#"{{"event":{{"body":"{said}"}}}}"#),
-        })
+        match self.tongue {
+            Tongue::Danmaku => numbered(room, self.seq, said),
+            Tongue::Hub => text(&format!(r#"{{"event":{{"body":"{said}"}}}}"#)),
+        }
     }
+}
+
+/// A line of the gateway's protocol.
+fn numbered(room: &str, seq: u64, said: &str) -> Vec<u8> {
+    text(&format!(
+        r#"{{"type":"danmaku","room":"{room}","seq":{seq},"ts":1,"user":null,"text":"{said}"}}"#
+    ))
 }
 
 impl Member {

@@ -1,8 +1,10 @@
 //! What the swarm's tests share: its program, a gateway's, scratch files.
 #![allow(dead_code)] // Each test program uses its part.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,11 +21,16 @@ pub fn gateway() -> PathBuf {
     gateway
 }
 
-/// A fresh path in the system's scratch folder.
+/// A fresh path in the system's scratch folder. The folder is this run's alone: process ids come again.
 pub fn scratch(name: &str) -> PathBuf {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
-    let folder = std::env::temp_dir().join(format!("danmaku-swarm-test-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let word = RandomState::new().hash_one(std::process::id());
+        let folder = std::env::temp_dir().join(format!("danmaku-swarm-test-{word:016x}"));
+        std::fs::create_dir(&folder).unwrap();
+        folder
+    });
     folder.join(format!(
         "{}-{name}",
         COUNTER.fetch_add(1, Ordering::Relaxed)
