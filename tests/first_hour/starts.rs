@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Node, PATIENCE, SECRET, binary, scratch};
+use crate::support::{Node, PATIENCE, SECRET, binary, scratch, wait_for};
 
 /// One way to start it wrongly.
 #[derive(Default)]
@@ -390,13 +390,13 @@ fn few_descriptors_are_said_at_start() {
         "[listen]\npublic = \"127.0.0.1:0\"\ninternal = \"127.0.0.1:0\"\n[server]\nshards = 2\n";
     std::fs::write(&config, toml).unwrap();
     let node = Node::run_with_descriptors(config, 100);
-    let log = node.logged();
+    // The log is written from a thread of its own, so it may come after the ready file.
     for needle in [
         "viewers_max=64",
         "ulimit -n",
         "LimitNOFILE=",
         "danmaku doctor",
     ] {
-        assert!(log.contains(needle), "no {needle} in {log}");
+        wait_for(needle, || node.logged().contains(needle));
     }
 }
