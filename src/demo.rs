@@ -10,6 +10,7 @@ use std::time::Duration;
 use danmaku_swarm::client::upgrade::Upgrade;
 use danmaku_swarm::dialect::{Dialect, Room};
 use danmaku_swarm::plan::{Api, Minter, Plan, Target};
+use danmaku_swarm::report::Ended;
 use danmaku_swarm::run::{self, Stop};
 use danmaku_swarm::scenario::{Options, Scenario};
 use danmaku_swarm::voice::{NAMES, Voice};
@@ -75,7 +76,10 @@ impl Bots {
                 server_alive: &mut || true,
                 face: &mut |_| {},
             };
-            run::run(order);
+            let report = run::run(order);
+            if let Ended::Failed(why) = report.ended {
+                tracing::error!(%why, "the bots are gone");
+            }
         };
         let thread = std::thread::Builder::new().name("bots".into()).spawn(crowd);
         if let Err(error) = &thread {
@@ -131,6 +135,7 @@ fn plan(asked: &Demo, gateway: &Gateway, order: &Order) -> Plan {
     let mut plan = options.plan(target, Dialect::Danmaku, "~demo:", Voice::Chat);
     plan.rooms = ROOMS.map(|room| Room::new(room.into())).into();
     plan.run_us = None;
+    plan.keeps_books = false;
     plan
 }
 

@@ -9,6 +9,10 @@ use serde_json::value::RawValue;
 
 use crate::stamp::{Stamp, Stamper};
 
+/// The highest number a line may have: what JSON readers hold exactly (RFC 8259 section 6).
+const SEQ_MAX: u64 = 1 << 53;
+const TOO_HIGH: &str = "a number beyond 2^53";
+
 /// One line, as received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line {
@@ -45,6 +49,13 @@ pub enum Heard {
     },
     /// The client left its room, or was made to.
     Left,
+    /// The room's numbering began anew.
+    Epoch {
+        /// The numbering.
+        epoch: u64,
+        /// The newest number before what comes next.
+        seq: u64,
+    },
     /// So many lines were not delivered.
     Dropped(u64),
     /// Something was refused.
@@ -53,8 +64,6 @@ pub enum Heard {
         line: Option<u64>,
         /// The server's code.
         code: String,
-        /// When to try again.
-        retry_after_ms: Option<u64>,
     },
     /// The server is about to close; come back after so many milliseconds.
     ComeBack(u64),
@@ -103,7 +112,7 @@ pub enum Dialect {
     },
 }
 
-/// What a line looks like when bots chat for people to see: no stamp, so no latency.
+/// What one says: stamped text, or what bots chat for people to see.
 #[derive(Clone, Debug, Default)]
 pub struct Speech {
     /// The text.
@@ -194,13 +203,14 @@ impl Dialect {
     pub fn hear(&self, message: &[u8], room: &Room, stamper: &Stamper) -> Heard {
         match self {
             Dialect::Danmaku => danmaku(message, room, stamper),
-            Dialect::Templates { .. } => stamper.find(message).map_or(Heard::Other, |stamp| {
-                Heard::Line(Line {
+            Dialect::Templates { .. } => match stamper.find(message) {
+                Some(stamp) if stamp.line <= SEQ_MAX => Heard::Line(Line {
                     seq: stamp.line,
                     event: false,
                     stamp: Some(stamp),
-                })
-            }),
+                }),
+                _ => Heard::Other,
+            },
         }
     }
 }
@@ -209,6 +219,9 @@ fn danmaku(message: &[u8], room: &Room, stamper: &Stamper) -> Heard {
     for (begin, event) in [(&room.line_begins, false), (&room.event_begins, true)] {
         if let Some((seq, rest)) = message.strip_prefix(&begin[..]).and_then(digits) {
             let stamp = stamper.find(rest);
+            if seq > SEQ_MAX {
+                return Heard::Unknown(TOO_HIGH.into());
+            }
             return Heard::Line(Line { seq, event, stamp });
         }
     }
@@ -239,6 +252,9 @@ struct Message<'a> {
 impl Message<'_> {
     fn meaning(&self, message: &[u8], room: &Room, stamper: &Stamper) -> Heard {
         let line = self.id.and_then(|id| id.get().parse().ok());
+        if self.seq.is_some_and(|seq| seq > SEQ_MAX) {
+            return Heard::Unknown(TOO_HIGH.into());
+        }
         match (self.kind, self.seq) {
             ("danmaku" | "event", Some(seq)) if self.room == Some(&room.id) => Heard::Line(Line {
                 seq,
@@ -258,12 +274,15 @@ impl Message<'_> {
             ("error", _) => Heard::Error {
                 line,
                 code: self.code.unwrap_or("error").to_owned(),
-                retry_after_ms: self.retry_after_ms,
             },
             ("notice", _) => Heard::ComeBack(self.retry_after_ms.unwrap_or(0)),
             ("welcome", _) => Heard::Welcome,
             ("pong", _) => Heard::Pong,
-            ("online" | "broadcast" | "push" | "recall" | "authed" | "epoch", _) => Heard::Other,
+            ("epoch", Some(seq)) if self.room == Some(&room.id) => Heard::Epoch {
+                epoch: self.epoch.unwrap_or(0),
+                seq,
+            },
+            ("online" | "broadcast" | "push" | "recall" | "authed", _) => Heard::Other,
             (kind, _) => Heard::Unknown(format!("a message of type {kind}")),
         }
     }
@@ -372,7 +391,6 @@ mod tests {
             Heard::Error {
                 line: Some(9),
                 code: "rate_limited".into(),
-                retry_after_ms: Some(5)
             }
         );
         let joined = r#"{"type":"joined","room":"1001","online":2,"epoch":3,"seq":8,"recovered":true,"messages":[{"type":"danmaku","room":"1001","seq":8,"text":"~s:1.2."}]}"#;
@@ -389,7 +407,21 @@ mod tests {
                 }]
             }
         );
-        for odd in ["", "{", "[]", r#"{"type":"surprise"}"#, "\u{0}"] {
+        assert_eq!(
+            hear(r#"{"type":"epoch","room":"1001","epoch":5,"seq":2}"#),
+            Heard::Epoch { epoch: 5, seq: 2 }
+        );
+        let high = r#"{"type":"danmaku","room":"1001","seq":9007199254740993,"text":"x"}"#;
+        let odd_high = r#"{"seq":9007199254740993,"type":"ack","id":1}"#;
+        for odd in [
+            high,
+            odd_high,
+            "",
+            "{",
+            "[]",
+            r#"{"type":"surprise"}"#,
+            "\u{0}",
+        ] {
             assert!(matches!(hear(odd), Heard::Unknown(_)), "{odd}");
         }
     }

@@ -40,6 +40,23 @@ pub fn own_table() -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Makes a program end with SIGTERM when the thread that starts it ends, however that comes: a gateway must not outlive
+/// a swarm that was killed.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+pub fn die_with_parent(command: &mut std::process::Command) {
+    use rustix::process::{Signal, set_parent_process_death_signal};
+    use std::os::unix::process::CommandExt;
+    let ask = || set_parent_process_death_signal(Some(Signal::TERM)).map_err(io::Error::from);
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; this is a single prctl, which allocates
+    // nothing and takes no lock.
+    unsafe { command.pre_exec(ask) };
+}
+
+/// Makes a program end with the one that started it: not on this system.
+#[cfg(not(target_os = "linux"))]
+pub fn die_with_parent(_: &mut std::process::Command) {}
+
 /// Does something bound to these cores, and is free again afterwards: a process started meanwhile stays bound to them.
 ///
 /// # Errors

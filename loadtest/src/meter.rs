@@ -13,7 +13,7 @@ pub struct Meter {
     pub connects: Count,
     /// When the last of them did, microseconds of the run's clock.
     pub last_connect_us: Count,
-    /// Clients of the ramp that will not come: given up.
+    /// Clients turned away for good.
     pub given_up: Count,
     /// Attempts refused.
     pub refused: Count,

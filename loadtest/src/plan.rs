@@ -58,6 +58,10 @@ pub struct Plan {
     pub stay_us: u64,
     /// Named parts of the run, for figures of their own: name, begin and end in microseconds after the run's begin.
     pub parts: Vec<(String, u64, u64)>,
+    /// Lines a resume reaches back, as far as is known of the server; 0 = not known.
+    pub history_lines: u64,
+    /// Whether every line is written down, to be checked when the run is over. Not for a run without an end.
+    pub keeps_books: bool,
     /// Makes the run repeatable.
     pub seed: u64,
 }

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the server may take for its metrics.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The longest metrics page taken, bytes.
-const PAGE_BYTES_MAX: u64 = 8 << 20;
+const PAGE_BYTES_MAX: usize = 8 << 20;
+/// A series that is kept beside its family's sum.
+pub const CLOSED_AS_SLOW: &str = "danmaku_closes_total{code=\"4413\"}";
 
 /// What a process has used so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -51,21 +53,39 @@ pub fn own() -> Used {
 pub fn metrics(address: SocketAddr) -> Result<BTreeMap<String, f64>, String> {
     let failed = |error: std::io::Error| format!("http://{address}/metrics: {error}");
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(failed)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+    let begun = Instant::now();
     stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
     let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(failed)?;
-    let mut page = Vec::new();
-    stream
-        .take(PAGE_BYTES_MAX)
-        .read_to_end(&mut page)
-        .map_err(failed)?;
+    let page = read_within(&mut stream, begun + PATIENCE).map_err(failed)?;
     let page = String::from_utf8_lossy(&page);
     match page.split_once("\r\n\r\n") {
         Some((head, body)) if head.starts_with("HTTP/1.1 200") => Ok(sums(body)),
         _ => Err(format!(
             "http://{address}/metrics did not answer 200: is this the internal listener?"
         )),
+    }
+}
+
+/// All the server says until it closes; an answer that drips is cut off at the deadline like one that never comes.
+fn read_within(stream: &mut TcpStream, until: Instant) -> io::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    let mut piece = [0; 16 << 10];
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut piece) {
+            Ok(0) => return Ok(page),
+            Ok(read) => page.extend_from_slice(&piece[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if page.len() > PAGE_BYTES_MAX {
+            return Err(io::Error::other("a page without end"));
+        }
     }
 }
 
@@ -81,6 +101,9 @@ fn sums(page: &str) -> BTreeMap<String, f64> {
         }
         if let Ok(value) = value.parse::<f64>() {
             *sums.entry(name.to_owned()).or_insert(0.0) += value;
+            if series == CLOSED_AS_SLOW {
+                sums.insert(series.to_owned(), value);
+            }
         }
     }
     sums
@@ -92,9 +115,16 @@ mod tests {
 
     #[test]
     fn families_are_summed() {
-        let page = "# TYPE a counter\na 1\nb{x=\"1\"} 2\nb{x=\"} 3\"} 3.5\nh_bucket{le=\"1\"} 9\nh_sum 4\nodd\n";
+        let page = "# TYPE a counter\na 1\nb{x=\"1\"} 2\nb{x=\"} 3\"} 3.5\nh_bucket{le=\"1\"} 9\nh_sum 4\nodd\n\
+            danmaku_closes_total{code=\"1006\"} 1\ndanmaku_closes_total{code=\"4413\"} 2\n";
         let found = sums(page);
-        let expected = [("a", 1.0), ("b", 5.5), ("h_sum", 4.0)];
+        let expected = [
+            ("a", 1.0),
+            ("b", 5.5),
+            ("h_sum", 4.0),
+            ("danmaku_closes_total", 3.0),
+            (CLOSED_AS_SLOW, 2.0),
+        ];
         assert_eq!(
             found,
             expected

@@ -22,7 +22,7 @@ use crate::thread::{self, Helm, Notes, Start};
 const LOOK: Duration = Duration::from_millis(200);
 /// Between the last viewer's arrival and the first line, microseconds: joins are answered meanwhile.
 const SETTLE_US: u64 = 500_000;
-/// A ramp without a new connection for so long is over, microseconds.
+/// A ramp that has had no more connections than before for so long is over, microseconds.
 const RAMP_STUCK_US: u64 = 30_000_000;
 /// Nothing new for so long, and the tail is over, microseconds.
 const QUIET_US: u64 = 1_000_000;
@@ -30,6 +30,9 @@ const QUIET_US: u64 = 1_000_000;
 const ANSWER_US_MAX: u64 = 10_000_000;
 /// The tail is over at the latest after so long, microseconds.
 const TAIL_US_MAX: u64 = 60_000_000;
+
+/// Seconds the face needs.
+const MOMENTS_SHOWN: usize = 2;
 
 /// Ends a run before its time.
 #[derive(Debug, Default)]
@@ -184,17 +187,23 @@ impl<'a> Watch<'a> {
 
     fn ramp(&mut self) -> Ended {
         let wanted = self.order.plan.ramping() as u64;
-        let (mut last, mut since_us) = (0, 0);
+        // With a rate, the next one may be long in coming.
+        let stuck_us = match self.order.plan.ramp_per_s {
+            per_s if per_s > 0.0 => RAMP_STUCK_US.max((3e6 / per_s) as u64),
+            _ => RAMP_STUCK_US,
+        };
+        let (mut most, mut since_us) = (0, 0);
         let ended = self.until(u64::MAX, |watch, now_us| {
             let totals = watch.totals();
-            if totals.connected != last {
-                (last, since_us) = (totals.connected, now_us);
+            // Those that come and go again and again are no progress.
+            if totals.connected > most {
+                (most, since_us) = (totals.connected, now_us);
             }
             let all = totals.connected + totals.given_up >= wanted;
             if all {
                 watch.ramp_done_us = Some(watch.last_connect_us());
             }
-            all || now_us - since_us > RAMP_STUCK_US
+            all || now_us - since_us > stuck_us
         });
         if ended == Ended::Completed && self.totals().connected == 0 && wanted > 0 {
             return Ended::Failed("not one client got in".into());
@@ -256,9 +265,7 @@ impl<'a> Watch<'a> {
     /// Waits a little, writes down a second if one is over, shows the face.
     fn look(&mut self, wait: Duration) {
         std_thread::sleep(wait);
-        while let Ok(sample) = self.samples.try_recv() {
-            self.sample.add(&sample);
-        }
+        self.take_samples();
         let totals = self.totals();
         self.peak = self.peak.max(totals.connected);
         let now_us = self.clock.now_us();
@@ -269,6 +276,16 @@ impl<'a> Watch<'a> {
         (self.order.face)(&live);
     }
 
+    /// What client threads handed over. A sample belongs to the part of the run in which it ended.
+    fn take_samples(&mut self) {
+        while let Ok(sample) = self.samples.try_recv() {
+            self.sample.add(&sample);
+            if let Some(at) = self.part(sample.at_us) {
+                self.parts[at].add(&sample);
+            }
+        }
+    }
+
     fn write_down(&mut self) {
         let mark = self.now(false);
         if let Some(server) = mark.server {
@@ -276,9 +293,6 @@ impl<'a> Watch<'a> {
         }
         self.rss_peak.1 = self.rss_peak.1.max(mark.swarm.rss);
         self.all.add(&self.sample);
-        if let Some(at) = self.part(mark.at_us) {
-            self.parts[at].add(&self.sample);
-        }
         let latencies = &self.sample.deliveries;
         self.last_moment = mark.clone();
         self.moments.push(Moment {
@@ -288,6 +302,10 @@ impl<'a> Watch<'a> {
             p99_us: latencies.value_at_quantile(0.99),
             max_us: latencies.max(),
         });
+        if !self.order.plan.keeps_books {
+            let old = self.moments.len().saturating_sub(MOMENTS_SHOWN);
+            self.moments.drain(..old);
+        }
         self.sample.reset();
     }
 
@@ -397,9 +415,7 @@ impl<'a> Watch<'a> {
                 Err(_) => ended = Ended::Failed("a client thread panicked".into()),
             }
         }
-        while let Ok(sample) = self.samples.try_recv() {
-            self.sample.add(&sample);
-        }
+        self.take_samples();
         self.write_down();
         let mut marks = std::mem::take(&mut self.marks);
         marks.resize(5, Mark::default());
@@ -432,6 +448,15 @@ fn gather(all: &mut Notes, more: Notes) {
     all.unanswered += more.unanswered;
     all.ignored += more.ignored;
     all.readers_closed += more.readers_closed;
+    for (into, from) in [
+        (&mut all.deaf.answered, more.deaf.answered),
+        (&mut all.deaf.closed, more.deaf.closed),
+        (&mut all.deaf.wordless, more.deaf.wordless),
+        (&mut all.deaf.wrongly, more.deaf.wrongly),
+        (&mut all.deaf.silent, more.deaf.silent),
+    ] {
+        *into += from;
+    }
     all.away += more.away;
     all.outside += more.outside;
     for (into, from) in [

@@ -142,10 +142,11 @@ impl Options {
             },
             Scenario::Storm => Options {
                 viewers: 15_000,
-                rooms: 100,
+                rooms: 21,
                 existing: 1000,
                 cuts: 1,
-                lines_per_s: 20.0,
+                lines_per_s: 40.0,
+                speakers: 20,
                 ..base
             },
             Scenario::Slow => Options {
@@ -247,6 +248,8 @@ impl Options {
             cuts_us,
             stay_us: self.stay.as_micros() as u64,
             parts,
+            history_lines: 0,
+            keeps_books: true,
             seed: self.seed,
         }
     }
@@ -292,27 +295,35 @@ impl Options {
         viewers
     }
 
-    /// A few in a room that talks, and everyone else at once into rooms that do not.
+    /// A few in a room that talks, and everyone else at once into the other rooms. In each of those one viewer is there before
+    /// and speaks, so that who is cut has something to resume.
     fn storm(&self, chance: &mut Chance) -> Vec<Viewer> {
         let existing = self.existing.min(self.viewers);
         let calm_us = (self.duration.as_micros() as f64 * CALM_SHARE) as u64;
         let others = self.rooms.max(2) - 1;
-        (0..self.viewers)
-            .map(|at| {
-                if at < existing {
-                    Viewer {
-                        speaks: self.speakers == 0 || at < self.speakers,
-                        ..Viewer::of(0)
-                    }
-                } else {
-                    Viewer {
-                        arrives: Arrives::At(calm_us),
-                        cut: true,
-                        ..Viewer::of(1 + chance.below(others) as u32)
-                    }
+        // The hot room keeps at least half of those who were there before.
+        let hosts = others.min(existing / 2);
+        let hot = existing - hosts;
+        let viewer = |at: usize| {
+            if at < hot {
+                Viewer {
+                    speaks: self.speakers == 0 || at < self.speakers,
+                    ..Viewer::of(0)
                 }
-            })
-            .collect()
+            } else if at < existing {
+                Viewer {
+                    speaks: true,
+                    ..Viewer::of(1 + (at - hot) as u32)
+                }
+            } else {
+                Viewer {
+                    arrives: Arrives::At(calm_us),
+                    cut: true,
+                    ..Viewer::of(1 + chance.below(others) as u32)
+                }
+            }
+        };
+        (0..self.viewers).map(viewer).collect()
     }
 
     /// When who is cut, and the named parts of the run.
@@ -413,6 +424,9 @@ mod tests {
             .iter()
             .filter(|viewer| viewer.cut && viewer.room > 0);
         assert_eq!(coming.count(), 70);
+        let hosts = plan.viewers[..30].iter().filter(|viewer| viewer.room > 0);
+        assert!(hosts.clone().all(|viewer| viewer.speaks && !viewer.cut));
+        assert_eq!(hosts.count(), 15);
         let s = 1_000_000;
         let parts: Vec<(&str, u64, u64)> = plan
             .parts

@@ -28,7 +28,7 @@ pub struct Wanted {
     pub shards: usize,
     /// Cores it is bound to; none = all.
     pub cores: Vec<usize>,
-    /// Further settings, as key path and value in TOML: they win over the swarm's own.
+    /// Further settings, as key path and value as an environment variable has it: they win over the swarm's own.
     pub settings: Vec<(String, String)>,
 }
 
@@ -36,7 +36,7 @@ pub struct Wanted {
 #[derive(Debug)]
 pub struct Spawned {
     child: Child,
-    folder: PathBuf,
+    folder: Folder,
     /// Where viewers connect.
     pub public: SocketAddr,
     /// Where pushes and metrics are.
@@ -47,6 +47,31 @@ pub struct Spawned {
     pub api_key: String,
     /// Its HS256 secret.
     pub secret: String,
+}
+
+/// A folder of this run's own; gone when it is dropped, whatever else went wrong.
+#[derive(Debug)]
+struct Folder(PathBuf);
+
+impl Folder {
+    /// It holds keys, if only of this run: nobody else looks into it, and nobody else made it.
+    fn make() -> Result<Folder, String> {
+        let name = format!(
+            "danmaku-swarm-{}-{:08x}",
+            std::process::id(),
+            fresh_seed() as u32
+        );
+        let folder = std::env::temp_dir().join(name);
+        let made = fs::DirBuilder::new().mode(0o700).create(&folder);
+        made.map_err(|error| format!("{}: {error}", folder.display()))?;
+        Ok(Folder(folder))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 #[derive(Deserialize)]
@@ -65,20 +90,12 @@ pub fn spawn(wanted: &Wanted) -> Result<Spawned, String> {
         Some(program) => program.clone(),
         None => find()?,
     };
-    // It holds keys, if only of this run: nobody else looks into it, and nobody else made it.
-    let name = format!(
-        "danmaku-swarm-{}-{:08x}",
-        std::process::id(),
-        fresh_seed() as u32
-    );
-    let folder = std::env::temp_dir().join(name);
-    let made = fs::DirBuilder::new().mode(0o700).create(&folder);
-    made.map_err(|error| format!("{}: {error}", folder.display()))?;
+    let folder = Folder::make()?;
     let secret = format!("{:016x}{:016x}", fresh_seed(), fresh_seed());
     let api_key = format!("{:016x}{:016x}", fresh_seed(), fresh_seed());
-    let written = write_files(&folder, &secret, &api_key, wanted);
-    written.map_err(|error| format!("{}: {error}", folder.display()))?;
-    let child = start(&program, &folder, wanted)?;
+    let written = write_files(&folder.0, &secret, &api_key, wanted);
+    written.map_err(|error| format!("{}: {error}", folder.0.display()))?;
+    let child = start(&program, &folder.0, wanted)?;
     let mut spawned = Spawned {
         pid: child.id(),
         child,
@@ -133,6 +150,7 @@ fn start(program: &Path, folder: &Path, wanted: &Wanted) -> Result<Child, String
         let name = path.to_uppercase().replace('.', "__");
         command.env(format!("DANMAKU_{name}"), value);
     }
+    fd::die_with_parent(&mut command);
     let started = fd::while_pinned(&wanted.cores, || command.spawn());
     started
         .map_err(|error| format!("--pin-server {:?}: {error}", wanted.cores))?
@@ -179,7 +197,7 @@ fn find() -> Result<PathBuf, String> {
 impl Spawned {
     fn wait_ready(&mut self) -> Result<Ready, String> {
         let begun = Instant::now();
-        let file = self.folder.join("ready");
+        let file = self.folder.0.join("ready");
         loop {
             if let Ok(text) = fs::read_to_string(&file)
                 && let Ok(ready) = serde_json::from_str(&text)
@@ -204,7 +222,7 @@ impl Spawned {
 
     /// What the gateway wrote, its last lines.
     pub fn log(&self) -> String {
-        let text = fs::read_to_string(self.folder.join("gateway.log")).unwrap_or_default();
+        let text = fs::read_to_string(self.folder.0.join("gateway.log")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
@@ -239,6 +257,5 @@ impl Drop for Spawned {
         if self.alive() {
             self.stop();
         }
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }

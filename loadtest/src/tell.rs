@@ -1,20 +1,20 @@
 //! Makes the report of what a run wrote down. Pure functions, on the main thread.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use hdrhistogram::Histogram;
 
 use crate::books::{Books, settle};
 use crate::meter::Sample;
 use crate::plan::Plan;
-use crate::probe::Used;
+use crate::probe::{self, Used};
 use crate::record::{Mark, Moment, Record};
 use crate::report::live::Phase;
 use crate::report::{
     Agreement, Connections, Deliveries, Ended, FORMAT, Latency, MetricsView, Part, Promise,
     Published, Report, Second, Usage,
 };
-use crate::thread::Notes;
+use crate::thread::{Deaf, Notes};
 
 /// How far apart the swarm's and the server's own counts may be.
 const AGREEMENT: f64 = 0.05;
@@ -346,7 +346,7 @@ fn promises(plan: &Plan, record: &Record, report: &Report, told_to_readers: u64)
     );
     promise(
         "what arrived is what was sent",
-        found.corrupted == 0,
+        found.corrupted + found.memberships_unchecked == 0,
         format!(
             "{} memberships checked line by line, {} could not be; {} wrong",
             found.memberships_checked, found.memberships_unchecked, found.corrupted
@@ -367,10 +367,21 @@ fn promises(plan: &Plan, record: &Record, report: &Report, told_to_readers: u64)
             told_to_readers == 0,
             format!("{told_to_readers} lines told as dropped to viewers that read"),
         );
+        let deaf = &record.notes.deaf;
+        let let_go = let_go_as_slow(record);
+        promise(
+            "who did not read was settled",
+            deaf.wrongly + deaf.silent == 0 && deaf.closed + deaf.wordless <= let_go,
+            format!(
+                "{} answered at the end; {} ended as too slow and {} without a word, of {let_go} the server says it let go as too slow; {} ended otherwise, {} did not answer",
+                deaf.answered, deaf.closed, deaf.wordless, deaf.wrongly, deaf.silent
+            ),
+        );
     }
     if let Some(metrics) = &report.metrics
+        && served_nobody_else(metrics, &report.connections)
         && found.foreign == 0
-        && plan.viewers.iter().all(|viewer| viewer.reads)
+        && ended_deaf(&record.notes.deaf) == 0
     {
         let apart = metrics.agreement.iter().filter(|pair| !agrees(pair));
         let apart: Vec<&str> = apart.map(|pair| pair.what.as_str()).collect();
@@ -388,6 +399,32 @@ fn promises(plan: &Plan, record: &Record, report: &Report, told_to_readers: u64)
         promise("the server's metrics could be read", false, error.clone());
     }
     promises
+}
+
+/// Of those who did not read, those about whom the server's count and ours cannot agree: what it had handed over was never
+/// read.
+fn ended_deaf(deaf: &Deaf) -> u64 {
+    deaf.closed + deaf.wordless + deaf.wrongly + deaf.silent
+}
+
+/// Viewers the server says it let go as too slow; without its metrics nobody knows, and none is taken for excused.
+fn let_go_as_slow(record: &Record) -> u64 {
+    let closed = |mark: &Mark| {
+        let metrics = mark.metrics.as_ref()?;
+        metrics.get(probe::CLOSED_AS_SLOW).copied()
+    };
+    let [begin, .., end] = &record.marks;
+    match (closed(begin), closed(end)) {
+        (before, Some(after)) => (after - before.unwrap_or(0.0)) as u64,
+        _ => 0,
+    }
+}
+
+/// Whether the server had no other clients, so that its counts are ours alone.
+fn served_nobody_else(metrics: &MetricsView, ours: &Connections) -> bool {
+    let connections = |page: &BTreeMap<String, f64>| page.get("danmaku_connections").copied();
+    connections(&metrics.before).unwrap_or(0.0) == 0.0
+        && connections(&metrics.after).unwrap_or(0.0) <= ours.at_end as f64
 }
 
 fn agrees(pair: &Agreement) -> bool {

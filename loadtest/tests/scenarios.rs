@@ -128,6 +128,8 @@ fn a_storm_comes_back_as_the_server_asks() {
         "1",
         "--duration",
         "10s",
+        "--rate",
+        "400",
     ];
     let report = held(&[&words[..], &["--set", "admission.accepts_per_s=300"]].concat());
     let connections = &report.connections;
@@ -140,6 +142,7 @@ fn a_storm_comes_back_as_the_server_asks() {
     let names: Vec<&str> = report.parts.iter().map(|part| part.name.as_str()).collect();
     assert_eq!(names, ["before", "storm", "cut 1"]);
     assert!(report.parts.iter().all(|part| part.latency.count > 0));
+    assert!(report.deliveries.recovered > 0, "lines spoken meanwhile");
 }
 
 #[test]
@@ -194,6 +197,61 @@ fn who_never_read_is_told_what_it_missed() {
         server(&report, "danmaku_dropped_total"),
         report.deliveries.told_dropped
     );
+}
+
+#[test]
+fn who_never_reads_shows_that_it_lives() {
+    let words = ["slow", "--viewers", "20", "--slow-share", "0.2"];
+    let pace = ["--rate", "10", "--duration", "5s", "--heartbeat", "400ms"];
+    // Without a sign of life the gateway closes after two intervals.
+    let heartbeat = ["--set", "heartbeat.interval=1s"];
+    let report = held(&[&words[..], &pace, &heartbeat].concat());
+    assert_eq!(report.deliveries.delivered, 20 * 50);
+    assert!(report.connections.closed.is_empty());
+}
+
+#[test]
+fn who_is_let_go_as_too_slow_is_settled_by_the_servers_word() {
+    let words = ["slow", "--viewers", "20", "--slow-share", "0.2"];
+    let pace = ["--rate", "600", "--text-bytes", "1000", "--duration", "12s"];
+    let report = held(&[&words[..], &pace, &["--set", "slow.stuck_timeout=2s"]].concat());
+    let metrics = report.metrics.as_ref().unwrap();
+    assert_eq!(metrics.after[r#"danmaku_closes_total{code="4413"}"#], 4.0);
+    let settled = report.promises.iter();
+    let settled = settled.filter(|promise| promise.what == "who did not read was settled");
+    assert_eq!(settled.count(), 1);
+}
+
+#[test]
+fn a_gateway_does_not_outlive_a_swarm_that_is_killed() {
+    let json = scratch("killed.json");
+    let words = ["room", "--viewers", "5", "--duration", "60s"];
+    // What is meant for another gateway does not reach this one.
+    let mut command = swarm(&words, &json);
+    let mut child = command.env("DANMAKU_NO__SUCH", "1").spawn().unwrap();
+    let gateway = wait_for("a gateway", || child_of(child.id()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait_for("its end", || {
+        (!std::path::Path::new(&format!("/proc/{gateway}")).exists()).then_some(())
+    });
+}
+
+/// The process this one started.
+fn child_of(pid: u32) -> Option<u32> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let children = std::fs::read_to_string(path).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..1500 {
+        if let Some(found) = look() {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("{what} did not come");
 }
 
 #[test]

@@ -7,6 +7,8 @@ use super::fingerprint;
 pub struct Accepted {
     /// The room's index in the plan.
     pub room: u32,
+    /// The room's numbering.
+    pub epoch: u64,
     /// Its number in the room.
     pub seq: u64,
     /// Its id within the run.
@@ -69,7 +71,12 @@ mod tests {
     use super::*;
 
     fn accepted(seq: u64, line: u64) -> Accepted {
-        Accepted { room: 0, seq, line }
+        Accepted {
+            room: 0,
+            epoch: 9,
+            seq,
+            line,
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod tally;
 
 pub use ledger::{Accepted, Ledger};
 pub use settle::{Books, settle};
-pub use tally::{Gaps, Membership, Seen, Tally};
+pub use tally::{Gaps, Membership, Missing, Seen, Tally};
 
 use crate::clock::mix;
 

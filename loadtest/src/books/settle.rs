@@ -25,7 +25,7 @@ pub struct Books {
 pub fn settle(mut books: Books) -> Deliveries {
     let mut found = Deliveries::default();
     let ledgers = ledgers(std::mem::take(&mut books.accepted));
-    for (room, ledger) in &ledgers {
+    for ((room, _), ledger) in &ledgers {
         if ledger.given_twice > 0 {
             let name = name(&books.rooms, *room);
             found.corrupted += ledger.given_twice;
@@ -37,27 +37,27 @@ pub fn settle(mut books: Books) -> Deliveries {
             });
         }
     }
-    let split = rooms_with_two_epochs(&books.memberships);
     let ends = ends(&books.memberships, &ledgers);
     let empty = Ledger::new(Vec::new());
     for membership in &books.memberships {
         let room = membership.room;
+        let numbering = (room, membership.tally.epoch);
         let account = Account {
             name: name(&books.rooms, room),
-            ledger: ledgers.get(&room).unwrap_or(&empty),
-            end: ends.get(&room).copied().unwrap_or(0),
-            sure: !split.contains(&room) && !books.unsure.contains(&room),
+            ledger: ledgers.get(&numbering).unwrap_or(&empty),
+            end: ends.get(&numbering).copied().unwrap_or(0),
+            sure: !books.unsure.contains(&room),
         };
         account.settle(membership, &mut found);
     }
     found
 }
 
-/// One room, as one of its memberships is held against it.
+/// One numbering of a room, as one of its memberships is held against it.
 struct Account<'a> {
     name: &'a str,
     ledger: &'a Ledger,
-    /// The highest number any of it.
+    /// The highest number anyone knows of.
     end: u64,
     /// Whether the ledger has every line of ours.
     sure: bool,
@@ -66,17 +66,12 @@ struct Account<'a> {
 impl Account<'_> {
     fn settle(&self, membership: &Membership, found: &mut Deliveries) {
         let tally = &membership.tally;
-        let missing_inside: u64 = membership
-            .missing
-            .iter()
-            .map(|(from, to)| to - from + 1)
-            .sum();
-        let tail = if membership.to_the_end && self.sure {
+        let tail = if membership.to_the_end {
             self.end.saturating_sub(tally.last)
         } else {
             0
         };
-        let missing = missing_inside + tail;
+        let missing = membership.missing.lines() + tail;
         let lost = missing.saturating_sub(tally.told);
         found.expected += tally.received + missing;
         found.delivered += tally.received;
@@ -100,7 +95,7 @@ impl Account<'_> {
                 format!(
                     "viewer {viewer} in room {} lost {lost} lines without a word: missing {} below {}, {tail} after it, told {}",
                     self.name,
-                    ranges(&membership.missing),
+                    ranges(&membership.missing.ranges),
                     tally.last,
                     tally.told
                 )
@@ -119,16 +114,16 @@ impl Account<'_> {
 
     /// Whether the lines that came are those that were sent under their numbers.
     fn contents(&self, membership: &Membership, found: &mut Deliveries) {
-        if !self.sure {
+        if !self.sure || membership.missing.forgotten > 0 {
             found.memberships_unchecked += 1;
             return;
         }
         found.memberships_checked += 1;
         let tally = &membership.tally;
         let (mut lines, mut sum) = self.ledger.between(tally.base, tally.last);
-        for (from, to) in &membership.missing {
+        for (from, to) in &membership.missing.ranges {
             let (gone, gone_sum) = self.ledger.between(from - 1, *to);
-            lines -= gone;
+            lines = lines.saturating_sub(gone);
             sum = sum.wrapping_sub(gone_sum);
         }
         if sum != tally.sum {
@@ -144,37 +139,32 @@ impl Account<'_> {
     }
 }
 
-fn ledgers(accepted: Vec<Accepted>) -> BTreeMap<u32, Ledger> {
-    let mut rooms: BTreeMap<u32, Vec<Accepted>> = BTreeMap::new();
+/// A room and one of its numberings.
+type Numbering = (u32, u64);
+
+fn ledgers(accepted: Vec<Accepted>) -> BTreeMap<Numbering, Ledger> {
+    let mut numberings: BTreeMap<Numbering, Vec<Accepted>> = BTreeMap::new();
     for line in accepted {
-        rooms.entry(line.room).or_default().push(line);
+        let lines = numberings.entry((line.room, line.epoch)).or_default();
+        lines.push(line);
     }
-    let ledger = |(room, accepted)| (room, Ledger::new(accepted));
-    rooms.into_iter().map(ledger).collect()
+    let ledger = |(numbering, accepted)| (numbering, Ledger::new(accepted));
+    numberings.into_iter().map(ledger).collect()
 }
 
-/// A room whose numbering began anew during the run: its numbers say nothing across the break.
-fn rooms_with_two_epochs(memberships: &[Membership]) -> HashSet<u32> {
-    let mut epochs: HashMap<u32, u64> = HashMap::new();
-    let mut split = HashSet::new();
-    for membership in memberships {
-        let epoch = membership.tally.epoch;
-        if *epochs.entry(membership.room).or_insert(epoch) != epoch {
-            split.insert(membership.room);
-        }
-    }
-    split
-}
-
-/// The highest number of each room, by its publishers and by everyone who saw it.
-fn ends(memberships: &[Membership], ledgers: &BTreeMap<u32, Ledger>) -> HashMap<u32, u64> {
-    let mut ends: HashMap<u32, u64> = HashMap::new();
-    let known = ledgers.iter().map(|(room, ledger)| (*room, ledger.last()));
-    let seen = memberships
-        .iter()
-        .map(|membership| (membership.room, membership.tally.last));
-    for (room, last) in known.chain(seen) {
-        let end = ends.entry(room).or_default();
+/// The highest number of each numbering, by its publishers and by everyone who saw it.
+fn ends(
+    memberships: &[Membership],
+    ledgers: &BTreeMap<Numbering, Ledger>,
+) -> HashMap<Numbering, u64> {
+    let mut ends: HashMap<Numbering, u64> = HashMap::new();
+    let known = ledgers.iter().map(|(at, ledger)| (*at, ledger.last()));
+    let seen = memberships.iter().map(|membership| {
+        let tally = &membership.tally;
+        ((membership.room, tally.epoch), tally.last)
+    });
+    for (numbering, last) in known.chain(seen) {
+        let end = ends.entry(numbering).or_default();
         *end = last.max(*end);
     }
     ends
@@ -214,7 +204,7 @@ fn ranges(missing: &[(u64, u64)]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Gaps, Tally, fingerprint};
+    use super::super::{Gaps, Missing, Tally, fingerprint};
     use super::*;
     use proptest::prelude::*;
 
@@ -224,6 +214,7 @@ mod tests {
         (1..=LINES)
             .map(|seq| Accepted {
                 room: 0,
+                epoch: 9,
                 seq,
                 line: 1000 + seq,
             })
@@ -363,20 +354,57 @@ mod tests {
     }
 
     #[test]
-    fn an_unsure_room_and_a_new_numbering_are_not_judged_by_content() {
-        let mut books = Books {
-            accepted: ledger().split_off(1),
-            memberships: vec![viewer(0, honest(1..=LINES), 0)],
-            unsure: HashSet::from([0]),
-            rooms: vec!["r".into()],
+    fn an_unsure_room_is_judged_by_number_and_not_by_content() {
+        let unsure = |membership| {
+            settle(Books {
+                accepted: ledger().split_off(1),
+                memberships: vec![membership],
+                unsure: HashSet::from([0]),
+                rooms: vec!["r".into()],
+            })
         };
-        let found = settle(books.clone());
+        let found = unsure(viewer(0, honest(1..=LINES), 0));
         assert_eq!((faults(&found), found.memberships_unchecked), ([0; 5], 1));
-        books.unsure.clear();
-        let mut later = viewer(0, honest(1..=LINES), 0);
-        later.tally.epoch = 10;
-        books.memberships.push(later);
-        assert_eq!(settle(books).memberships_unchecked, 2);
+        let found = unsure(viewer(0, honest(1..LINES), 0));
+        assert_eq!(found.lost, 1, "the last line did not come");
+    }
+
+    #[test]
+    fn each_numbering_of_a_room_has_its_own_ledger() {
+        let mut accepted = ledger();
+        accepted.extend((1..=3).map(|seq| Accepted {
+            room: 0,
+            epoch: 10,
+            seq,
+            line: 2000 + seq,
+        }));
+        let mut before = viewer(0, honest(1..=LINES), 0);
+        before.to_the_end = false;
+        let mut after = viewer(0, (1..=3).map(|seq| (seq, 2000 + seq)), 0);
+        after.tally.epoch = 10;
+        let mut mixed = viewer(0, honest(1..=3), 0);
+        mixed.tally.epoch = 10;
+        let books = |memberships| Books {
+            accepted: accepted.clone(),
+            memberships,
+            rooms: vec!["r".into()],
+            ..Books::default()
+        };
+        let found = settle(books(vec![before, after]));
+        assert_eq!((faults(&found), found.memberships_checked), ([0; 5], 2));
+        assert_eq!(settle(books(vec![mixed])).corrupted, 1);
+    }
+
+    #[test]
+    fn what_could_not_be_remembered_is_not_judged_by_content() {
+        let mut forgetful = viewer(0, honest(11..=LINES), 10);
+        forgetful.missing = Missing {
+            ranges: vec![(6, 10)],
+            forgotten: 5,
+        };
+        let found = settled(vec![forgetful]);
+        assert_eq!((faults(&found), found.memberships_unchecked), ([0; 5], 1));
+        assert_eq!(found.told_dropped, 10);
     }
 
     proptest! {

@@ -28,16 +28,62 @@ pub struct Tally {
 pub enum Seen {
     /// The next one.
     Next,
-    /// Above the next one: so many are missing for now.
-    Gap(u64),
+    /// Above the next one: some are missing for now.
+    Gap,
     /// Late: it fills a gap.
     Late,
     /// Seen before (or from before the join).
     Again,
 }
 
-/// Numbers that are missing, by viewer; ranges are inclusive and ascending. Empty in a run where nothing is dropped.
-pub type Gaps = HashMap<u32, Vec<(u64, u64)>>;
+/// Ranges of missing numbers remembered for one viewer; older ones are then only counted.
+pub const RANGES_MAX: usize = 1024;
+
+/// What is missing, by viewer. Empty in a run where nothing is dropped.
+pub type Gaps = HashMap<u32, Missing>;
+
+/// Numbers one viewer misses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// Inclusive and ascending, at most [`RANGES_MAX`].
+    pub ranges: Vec<(u64, u64)>,
+    /// How many lines are missing in older ranges, which are forgotten: such a membership cannot be held against the
+    /// ledger's contents any more, only counted.
+    pub forgotten: u64,
+}
+
+impl Missing {
+    /// How many lines.
+    pub fn lines(&self) -> u64 {
+        let ranges = self.ranges.iter().map(|(from, to)| to - from + 1);
+        self.forgotten + ranges.sum::<u64>()
+    }
+
+    fn note(&mut self, from: u64, to: u64) {
+        if self.ranges.len() == RANGES_MAX {
+            let (from, to) = self.ranges.remove(0);
+            self.forgotten += to - from + 1;
+        }
+        self.ranges.push((from, to));
+    }
+
+    /// Takes a number out; whether it was missing.
+    fn fill(&mut self, seq: u64) -> bool {
+        let ranges = &mut self.ranges;
+        let at = ranges.partition_point(|(_, to)| *to < seq);
+        let Some((from, to)) = ranges.get(at).copied().filter(|(from, _)| *from <= seq) else {
+            return false;
+        };
+        ranges.remove(at);
+        if seq < to {
+            ranges.insert(at, (seq + 1, to));
+        }
+        if from < seq {
+            ranges.insert(at, (from, seq - 1));
+        }
+        true
+    }
+}
 
 impl Tally {
     /// A membership that begins after `base`.
@@ -55,10 +101,13 @@ impl Tally {
         let seen = if seq == self.last + 1 {
             Seen::Next
         } else if seq > self.last {
-            let missing = (self.last + 1, seq - 1);
-            gaps.entry(viewer).or_default().push(missing);
-            Seen::Gap(missing.1 - missing.0 + 1)
-        } else if fill(gaps, viewer, seq) {
+            let missing = gaps.entry(viewer).or_default();
+            missing.note(self.last + 1, seq - 1);
+            Seen::Gap
+        } else if gaps
+            .get_mut(&viewer)
+            .is_some_and(|missing| missing.fill(seq))
+        {
             self.out_of_order += 1;
             Seen::Late
         } else {
@@ -72,27 +121,6 @@ impl Tally {
     }
 }
 
-/// Takes `seq` out of a viewer's missing numbers; whether it was one.
-fn fill(gaps: &mut Gaps, viewer: u32, seq: u64) -> bool {
-    let Some(ranges) = gaps.get_mut(&viewer) else {
-        return false;
-    };
-    let Some(at) = ranges
-        .iter()
-        .position(|(from, to)| (*from..=*to).contains(&seq))
-    else {
-        return false;
-    };
-    let (from, to) = ranges.remove(at);
-    if seq < to {
-        ranges.insert(at, (seq + 1, to));
-    }
-    if from < seq {
-        ranges.insert(at, (from, seq - 1));
-    }
-    true
-}
-
 /// A membership when it is over, or when the run is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Membership {
@@ -103,7 +131,7 @@ pub struct Membership {
     /// What was counted.
     pub tally: Tally,
     /// What is still missing below `tally.last`.
-    pub missing: Vec<(u64, u64)>,
+    pub missing: Missing,
     /// Whether the viewer was a member until the end, so that the room's last line was meant for it too.
     pub to_the_end: bool,
 }
@@ -119,7 +147,7 @@ mod tests {
             .iter()
             .map(|seq| tally.line(*seq, *seq, 3, &mut gaps))
             .collect();
-        (tally, gaps.remove(&3).unwrap_or_default(), seen)
+        (tally, gaps.remove(&3).unwrap_or_default().ranges, seen)
     }
 
     #[test]
@@ -139,7 +167,7 @@ mod tests {
             seen,
             [
                 Seen::Next,
-                Seen::Gap(4),
+                Seen::Gap,
                 Seen::Late,
                 Seen::Again,
                 Seen::Late,
@@ -156,6 +184,18 @@ mod tests {
         let (tally, _, seen) = hear(&[10, 3, 11]);
         assert_eq!(seen, [Seen::Again, Seen::Again, Seen::Next]);
         assert_eq!((tally.duplicated, tally.received), (2, 1));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_still_counted() {
+        let mut gaps = Gaps::default();
+        let mut tally = Tally::joined(1, 0);
+        for nth in 1..=RANGES_MAX as u64 + 10 {
+            tally.line(nth * 2, 0, 3, &mut gaps);
+        }
+        let missing = gaps.remove(&3).unwrap();
+        assert_eq!((missing.ranges.len(), missing.forgotten), (RANGES_MAX, 10));
+        assert_eq!(missing.lines(), RANGES_MAX as u64 + 10);
     }
 
     #[test]

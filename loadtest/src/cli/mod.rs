@@ -137,6 +137,9 @@ pub struct Cli {
         help_heading = "The server"
     )]
     pub pid: Option<u32>,
+    /// Lines its rooms remember: a resume within them must succeed [100 for the started gateway, unless --set says otherwise]
+    #[arg(long, value_name = "N", help_heading = "The server")]
+    pub history: Option<u64>,
     /// Subprotocol to ask for, like danmaku.v1.batch
     #[arg(long, value_name = "NAME", help_heading = "The server")]
     pub subprotocol: Option<String>,
@@ -232,7 +235,12 @@ impl Cli {
     pub fn settings(&self, options: &Options) -> BTreeMap<String, String> {
         let mut settings = options.settings();
         for (key, value) in &self.settings {
-            settings.insert(format!("set {key}"), value.clone());
+            let shown = if is_secret(key) {
+                "...".to_owned()
+            } else {
+                veiled(value)
+            };
+            settings.insert(format!("set {key}"), shown);
         }
         let cores = |cores: &[usize]| {
             let words: Vec<String> = cores.iter().map(usize::to_string).collect();
@@ -249,7 +257,7 @@ impl Cli {
                 (!self.pin_server.is_empty()).then(|| cores(&self.pin_server)),
             ),
             ("subprotocol", self.subprotocol.clone()),
-            ("publish", self.publish.clone()),
+            ("publish", self.publish.as_deref().map(veiled)),
         ];
         let given = others
             .into_iter()
@@ -271,10 +279,57 @@ pub fn shown(arguments: impl Iterator<Item = String>) -> Vec<String> {
             hide_next = SECRETS.contains(&argument.as_str());
             match argument.split_once('=') {
                 Some((flag, _)) if SECRETS.contains(&flag) => format!("{flag}=..."),
-                _ => argument,
+                _ => veiled(&argument),
             }
         })
         .collect()
+}
+
+/// A text without the secrets it may hold: the value of a setting whose key says it is one, a token, a URL's password.
+pub fn veiled(text: &str) -> String {
+    let text = match text.split_once('=') {
+        Some((key, _)) if is_secret(key) => return format!("{key}=..."),
+        Some(("--set", setting)) => match setting.split_once('=') {
+            Some((key, _)) if is_secret(key) => return format!("--set={key}=..."),
+            _ => text,
+        },
+        _ => text,
+    };
+    without_password(&without_token(text))
+}
+
+/// Whether a setting's key names something secret.
+fn is_secret(key: &str) -> bool {
+    let last = key.rsplit(['.', '_']).next().unwrap_or(key);
+    key.contains('.') && ["secret", "key", "password", "token"].contains(&last)
+}
+
+/// Hides what follows `token=` in a query, or `"token":` in JSON, up to the end of the value.
+fn without_token(text: &str) -> String {
+    let Some(at) = text.find("token") else {
+        return text.to_owned();
+    };
+    let (before, rest) = text.split_at(at + "token".len());
+    let begins = rest.trim_start_matches(['"', ' ', ':', '=']);
+    let mark = &rest[..rest.len() - begins.len()];
+    if !mark.contains(['=', ':']) {
+        return format!("{before}{}", without_token(rest));
+    }
+    let ends = begins.find(['"', '&', ' ', ',', '}']);
+    let after = &begins[ends.unwrap_or(begins.len())..];
+    format!("{before}{mark}...{}", without_token(after))
+}
+
+/// Hides `user:password` before the `@` of a URL.
+fn without_password(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return text.to_owned();
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    match authority.rfind('@') {
+        Some(at) => format!("{scheme}://...{}", &rest[at..]),
+        None => text.to_owned(),
+    }
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
@@ -302,5 +357,23 @@ mod tests {
             shown,
             ["room", "--secret", "...", "--api-key=...", "--viewers", "5"]
         );
+    }
+    #[test]
+    fn nothing_secret_is_left_in_settings_and_urls() {
+        for (given, expected) in [
+            ("auth.secret=abc", "auth.secret=..."),
+            ("--set=api_keys.0.key=abc", "--set=api_keys.0.key=..."),
+            ("rooms.tick=50ms", "rooms.tick=50ms"),
+            ("ws://h/ws?token=abc&room=1", "ws://h/ws?token=...&room=1"),
+            (r#"{"token":"abc","x":1}"#, r#"{"token":"...","x":1}"#),
+            (
+                "redis.url=redis://me:pw@h:1/0",
+                "redis.url=redis://...@h:1/0",
+            ),
+            ("--tokens", "--tokens"),
+            ("a token and token: x", "a token and token: ..."),
+        ] {
+            assert_eq!(veiled(given), expected);
+        }
     }
 }

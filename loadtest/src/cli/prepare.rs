@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 
-use super::Cli;
+use super::{Cli, veiled};
 use crate::client::upgrade::Upgrade;
 use crate::clock::{fresh_seed, unix_ms};
 use crate::dialect::Dialect;
@@ -16,6 +16,8 @@ use crate::voice::Voice;
 
 /// Descriptors a thread keeps for other things than viewers.
 const DESCRIPTORS_KEPT: u64 = 200;
+/// The gateway's `rooms.history_lines` where nothing else is set.
+const HISTORY_LINES: u64 = 100;
 /// How long a token is good for, seconds.
 const TOKEN_S: u64 = 24 * 3600;
 
@@ -154,7 +156,8 @@ impl Cli {
             minter: (self.tokens || options.scenario == Scenario::Storm)
                 .then(|| minter(&spawned.secret)),
         };
-        let plan = self.plan(&options, target);
+        let mut plan = self.plan(&options, target);
+        plan.history_lines = self.history.unwrap_or_else(|| self.history_lines());
         Ok(Ready {
             url: format!("ws://{}/ws", spawned.public),
             server_pid: Some(spawned.pid),
@@ -163,6 +166,15 @@ impl Cli {
             options,
             plan,
         })
+    }
+
+    /// Lines the started gateway's rooms remember: the default, unless a setting says otherwise.
+    fn history_lines(&self) -> u64 {
+        let about_history = |key: &str| key.starts_with("rooms.");
+        if self.settings.iter().any(|(key, _)| about_history(key)) {
+            return 0;
+        }
+        HISTORY_LINES
     }
 
     fn remote(&self, url: &str, options: Options) -> Result<Ready, String> {
@@ -188,9 +200,10 @@ impl Cli {
             }),
             minter: self.secret.as_deref().map(minter),
         };
-        let plan = self.plan(&options, target);
+        let mut plan = self.plan(&options, target);
+        plan.history_lines = self.history.unwrap_or(0);
         Ok(Ready {
-            url: url.to_owned(),
+            url: veiled(url),
             server_pid: None,
             metrics: internal.filter(|_| plan.dialect.is_gateway()),
             spawned: None,

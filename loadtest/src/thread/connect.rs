@@ -78,7 +78,10 @@ impl Thread {
         }
         client.stage = Stage::Asking;
         match request(&self.plan, client) {
-            Ok(bytes) => client.out = bytes,
+            Ok(bytes) => {
+                client.joining = enters(&self.plan, client);
+                client.out = bytes;
+            }
             Err(why) => return self.failed(at, &why),
         }
         self.write_out(at);
@@ -155,12 +158,25 @@ impl Thread {
         client.attempts = 0;
     }
 
+    /// Whether nobody speaks for a client's room yet. Lines of another server are numbered by their publisher, and only one
+    /// connection keeps them in order.
+    fn is_mute(&self, at: u32) -> bool {
+        let room = self.clients[at as usize].room;
+        let mut speakers = self.speakers.iter();
+        !speakers.any(|speaker| self.clients[*speaker as usize].room == room)
+    }
+
+    pub(super) fn let_speak(&mut self, at: u32) {
+        if !std::mem::replace(&mut self.clients[at as usize].speaking, true) {
+            self.speakers.push(at);
+        }
+    }
+
     /// In its room: it may speak now, or stop reading if that is its part.
     pub(super) fn seated(&mut self, at: u32) {
         let viewer = self.plan.viewers[self.clients[at as usize].number as usize];
-        let speaking = &mut self.clients[at as usize].speaking;
-        if viewer.speaks && !std::mem::replace(speaking, true) {
-            self.speakers.push(at);
+        if viewer.speaks && (self.plan.dialect.is_gateway() || self.is_mute(at)) {
+            self.let_speak(at);
         }
         if viewer.moves && self.phase == Phase::Run {
             let generation = self.clients[at as usize].generation;
@@ -177,15 +193,19 @@ impl Thread {
     }
 }
 
-/// The upgrade's request: a client that resumes says its room later, with what it saw last.
+/// Whether the upgrade's request says which room is to be entered: not for a client that resumes, which says so later, with
+/// what it saw last.
+fn enters(plan: &Plan, client: &Client) -> bool {
+    plan.enters && plan.dialect.is_gateway() && !client.resumes
+}
+
 fn request(plan: &Plan, client: &Client) -> Result<Vec<u8>, String> {
     let token = match &plan.target.minter {
         Some(minter) => Some(minter.token(client.number)?),
         None => None,
     };
     let room = &plan.rooms[client.room as usize].id;
-    let enters = plan.enters && plan.dialect.is_gateway() && !client.resumes;
-    let room = enters.then_some(room.as_str());
+    let room = enters(plan, client).then_some(room.as_str());
     Ok(plan.target.upgrade.request(room, token.as_deref()))
 }
 

@@ -16,7 +16,7 @@ struct Ear<'a> {
     sample: &'a mut Sample,
     seat: Seat<'a>,
     now_us: u64,
-    /// Whether its latencies count: not those of a viewer that chose not to read.
+    /// Whether its latencies count: not those of a viewer that chose not to read, or that comes and goes in a storm.
     timed: bool,
     /// Lines counted in this read.
     lines: u64,
@@ -35,6 +35,12 @@ struct Seat<'a> {
     member: bool,
     /// Whether a pong is waited for.
     unproven: bool,
+    /// Whether an answer to a join is due.
+    joining: bool,
+    /// Whether an answer to a leave is due.
+    leaving: bool,
+    /// Lines a resume reaches back, as far as is known.
+    history_lines: u64,
     tally: &'a mut Tally,
     gaps: &'a mut Gaps,
     ended: &'a mut Vec<Membership>,
@@ -45,9 +51,15 @@ enum Later {
     Heard(Heard),
     /// In its room, for the first time or again.
     Seated,
-    /// A line for someone who is in no room yet or any more.
-    Stray,
+    /// What a server that keeps the protocol does not do.
+    Fault(&'static str),
     Closed(u16),
+    /// A line was accepted, in the numbering of that moment.
+    Accepted {
+        line: u64,
+        epoch: u64,
+        seq: u64,
+    },
 }
 
 impl Hear for Ear<'_> {
@@ -63,9 +75,7 @@ impl Hear for Ear<'_> {
         self.one(rest);
     }
 
-    fn ping(&mut self) {}
-
-    fn close(&mut self, code: u16, _: &str) {
+    fn close(&mut self, code: u16) {
         self.later.push(Later::Closed(code));
     }
 }
@@ -85,20 +95,25 @@ impl Ear<'_> {
                 recovered,
                 messages,
             } => {
-                let resumed = self.seat.member && recovered && epoch == self.seat.tally.epoch;
-                if resumed {
-                    self.recovered += messages.len() as u64;
-                    for line in &messages {
-                        self.seat.line(*line, self.meter);
-                    }
-                } else {
-                    self.seat.leave();
-                    self.seat.enter(epoch, seq);
-                }
+                self.joined(epoch, seq, recovered, &messages);
                 self.later.push(Later::Seated);
             }
-            Heard::Dropped(count) => self.seat.tally.told += count,
+            Heard::Epoch { epoch, seq } if self.seat.member => {
+                self.seat.leave();
+                self.seat.enter(epoch, seq);
+            }
+            Heard::Dropped(count) => {
+                let told = &mut self.seat.tally.told;
+                *told = told.saturating_add(count);
+            }
+            Heard::Ack { line, seq } => {
+                let epoch = self.seat.tally.epoch;
+                self.later.push(Later::Accepted { line, epoch, seq });
+            }
             Heard::Left => {
+                if !std::mem::take(&mut self.seat.leaving) {
+                    self.fault("put out of its room without having asked");
+                }
                 self.seat.leave();
                 self.later.push(Later::Heard(Heard::Left));
             }
@@ -106,11 +121,40 @@ impl Ear<'_> {
         }
     }
 
+    /// In its room: for the first time, or again after a cut.
+    fn joined(&mut self, epoch: u64, seq: u64, recovered: bool, missed: &[Line]) {
+        let seat = &mut self.seat;
+        let asked = std::mem::take(&mut seat.joining);
+        let same = seat.member && epoch == seat.tally.epoch;
+        if recovered && same {
+            self.recovered += missed.len() as u64;
+            for line in missed {
+                seat.line(*line, self.meter);
+            }
+        } else {
+            let within = seq.saturating_sub(seat.tally.last) <= seat.history_lines;
+            seat.leave();
+            seat.enter(epoch, seq);
+            if recovered {
+                self.fault("recovered what it had never seen");
+            } else if same && within {
+                self.fault("not recovered, within the history");
+            }
+        }
+        if !asked {
+            self.fault("joined without having asked");
+        }
+    }
+
+    fn fault(&mut self, what: &'static str) {
+        self.later.push(Later::Fault(what));
+    }
+
     fn line(&mut self, line: Line) {
         if !self.seat.member {
             // Of another server nobody knows when one is in a room: who came late is not counted.
             if self.dialect.is_gateway() {
-                self.later.push(Later::Stray);
+                self.fault("a line for a client that is in no room");
             }
             return;
         }
@@ -131,7 +175,7 @@ impl Seat<'_> {
         let fingerprint = fingerprint(line.seq, line.stamp.map(|stamp| stamp.line));
         match self.tally.line(line.seq, fingerprint, self.at, self.gaps) {
             Seen::Next => {}
-            Seen::Gap(_) | Seen::Late | Seen::Again => meter.faults.add(1),
+            Seen::Gap | Seen::Late | Seen::Again => meter.faults.add(1),
         }
     }
 
@@ -171,6 +215,7 @@ impl Thread {
         let now_us = self.clock.now_us();
         let mut later = Vec::new();
         let client = &mut self.clients[at as usize];
+        let viewer = self.plan.viewers[client.number as usize];
         let mut ear = Ear {
             dialect: &self.plan.dialect,
             stamper: &self.plan.stamper,
@@ -183,12 +228,15 @@ impl Thread {
                 room: client.room,
                 member: client.member,
                 unproven: client.unproven,
+                joining: client.joining,
+                leaving: client.leaving,
+                history_lines: self.plan.history_lines,
                 tally: &mut client.tally,
                 gaps: &mut self.gaps,
                 ended: &mut self.notes.memberships,
             },
             now_us,
-            timed: self.plan.viewers[client.number as usize].reads,
+            timed: viewer.reads && !viewer.cut,
             lines: 0,
             events: 0,
             recovered: 0,
@@ -201,6 +249,8 @@ impl Thread {
         self.notes.events += ear.events;
         self.notes.recovered += ear.recovered;
         client.member = ear.seat.member;
+        client.joining = ear.seat.joining;
+        client.leaving = ear.seat.leaving;
         if quiet && !client.out.is_empty() {
             self.dirty.push(at);
         }
@@ -216,11 +266,12 @@ impl Thread {
     fn act(&mut self, at: u32, later: Later, now_us: u64) {
         match later {
             Later::Seated => self.seated(at),
-            Later::Stray => self.fault("a line for a client that is in no room"),
+            Later::Fault(what) => self.fault(what),
             Later::Closed(code) => {
                 self.write_out(at);
                 self.lost(at, &code.to_string());
             }
+            Later::Accepted { line, epoch, seq } => self.acked(line, epoch, seq),
             Later::Heard(heard) => self.heard(at, heard, now_us),
         }
     }
@@ -229,12 +280,16 @@ impl Thread {
         match heard {
             Heard::Welcome => self.welcomed(at, now_us),
             Heard::Left => self.left(at),
-            Heard::Ack { line, seq } => self.acked(line, seq),
-            Heard::Error { line, code, .. } => self.line_refused(line, &code),
+            Heard::Error { line, code } => self.line_refused(line, &code),
             Heard::ComeBack(ms) => self.clients[at as usize].notice_ms = Some(ms),
-            Heard::Pong => self.proven(at),
+            Heard::Pong => self.proven(at, true),
             Heard::Unknown(what) => self.fault(&what),
-            Heard::Line(_) | Heard::Joined { .. } | Heard::Dropped(_) | Heard::Other => {}
+            Heard::Epoch { .. } => self.fault("a new numbering for a client that is in no room"),
+            Heard::Line(_)
+            | Heard::Ack { .. }
+            | Heard::Joined { .. }
+            | Heard::Dropped(_)
+            | Heard::Other => {}
         }
     }
 
@@ -244,6 +299,7 @@ impl Thread {
         if std::mem::take(&mut client.resumes) {
             let room = &self.plan.rooms[client.room as usize];
             let resume = Dialect::resume(room, client.tally.epoch, client.tally.last);
+            client.joining = true;
             self.say(at, resume);
         }
     }
@@ -254,23 +310,30 @@ impl Thread {
         let number = self.clients[at as usize].number;
         if self.plan.viewers[number as usize].moves && self.phase == Phase::Run {
             self.move_room(at);
-            let room = self.clients[at as usize].room as usize;
+            let client = &mut self.clients[at as usize];
+            client.joining = true;
+            let room = client.room as usize;
             let enter = Dialect::enter(&self.plan.rooms[room]);
             self.say(at, enter);
         }
     }
 
-    pub(super) fn acked(&mut self, line: u64, seq: u64) {
+    pub(super) fn acked(&mut self, line: u64, epoch: u64, seq: u64) {
         let Some(sent) = self.sent.remove(&line) else {
             return self.fault("an ack for nothing");
         };
         self.meter.pending.sub(1);
-        self.meter.accepted.add(1);
-        self.notes.accepted.push(Accepted {
+        self.write_accepted(Accepted {
             room: sent.room,
+            epoch,
             seq,
             line,
         });
+    }
+
+    pub(super) fn write_accepted(&mut self, accepted: Accepted) {
+        self.meter.accepted.add(1);
+        self.notes.accepted.push(accepted);
     }
 
     pub(super) fn line_refused(&mut self, line: Option<u64>, code: &str) {

@@ -12,6 +12,10 @@ use crate::dialect::Dialect;
 const BACK_OFF_US: u64 = 200_000;
 /// The longest such wait.
 const BACK_OFF_US_MAX: u64 = 10_000_000;
+/// The longest wait a server is believed, milliseconds.
+const COME_BACK_MS_MAX: u64 = 3_600_000;
+/// Clients cut in one turn, so that the others are read meanwhile.
+const CUTS_PER_TURN: usize = 128;
 /// How long a viewer that wants to leave waits for an answer before it looks again, microseconds.
 const ANSWER_US: u64 = 50_000;
 
@@ -25,7 +29,13 @@ impl Thread {
         }
         bump(&mut self.notes.closed, code);
         let number = self.clients[at as usize].number;
-        self.notes.readers_closed += u64::from(self.plan.viewers[number as usize].reads);
+        let deaf = &mut self.notes.deaf;
+        *match (self.plan.viewers[number as usize].reads, code) {
+            (true, _) => &mut self.notes.readers_closed,
+            (false, "4413") => &mut deaf.closed,
+            (false, "1006") => &mut deaf.wordless,
+            (false, _) => &mut deaf.wrongly,
+        } += 1;
         self.leave_open(at);
         if matches!(code.parse(), Ok(4000..=4099)) {
             return self.gone(at);
@@ -62,7 +72,7 @@ impl Thread {
     fn leave_open(&mut self, at: u32) {
         self.meter.connected.sub(1);
         self.hush(at);
-        self.proven(at);
+        self.proven(at, false);
         self.forget_sent(at);
         self.drop_stream(at);
         let deaf = std::mem::take(&mut self.clients[at as usize].deaf);
@@ -70,22 +80,36 @@ impl Thread {
         let client = &mut self.clients[at as usize];
         // Only the gateway's own numbering can be resumed.
         client.resumes = client.member && epoch != 0 && !deaf;
+        (client.joining, client.leaving) = (false, false);
         if !client.resumes {
             self.end_membership(at, false);
         }
     }
 
-    /// It no longer speaks.
+    /// It no longer speaks. Where one connection speaks for a room, another one does from now on.
     pub(super) fn hush(&mut self, at: u32) {
-        if std::mem::take(&mut self.clients[at as usize].speaking) {
-            self.speakers.retain(|speaker| *speaker != at);
+        if !std::mem::take(&mut self.clients[at as usize].speaking) {
+            return;
+        }
+        self.speakers.retain(|speaker| *speaker != at);
+        if self.plan.dialect.is_gateway() {
+            return;
+        }
+        let room = self.clients[at as usize].room;
+        let heir = (0..self.clients.len() as u32).find(|heir| {
+            let client = &self.clients[*heir as usize];
+            let speaks = self.plan.viewers[client.number as usize].speaks;
+            *heir != at && client.stage == Stage::Open && client.room == room && speaks
+        });
+        if let Some(heir) = heir {
+            self.let_speak(heir);
         }
     }
 
     /// As the server asked.
     fn come_back_after(&mut self, at: u32, ms: u64) {
         self.notes.backed_off += 1;
-        let wait_us = self.chance.jittered_us(ms.saturating_mul(1000));
+        let wait_us = self.chance.jittered_us(ms.min(COME_BACK_MS_MAX) * 1000);
         self.away_for(at, wait_us);
     }
 
@@ -126,9 +150,18 @@ impl Thread {
         client.decoder = Decoder::default();
     }
 
+    /// Notes everyone who can be cut.
     pub(super) fn cut_all(&mut self) {
+        self.cutting = (0..self.clients.len() as u32).collect();
+    }
+
+    /// Cuts some of those noted.
+    pub(super) fn cut_some(&mut self) {
         let now_us = self.clock.now_us();
-        for at in 0..self.clients.len() as u32 {
+        for _ in 0..CUTS_PER_TURN {
+            let Some(at) = self.cutting.pop_front() else {
+                return;
+            };
             let client = &self.clients[at as usize];
             if client.stage == Stage::Open && self.plan.viewers[client.number as usize].cut {
                 self.notes.cut += 1;
@@ -157,6 +190,7 @@ impl Thread {
             let client = &self.clients[at as usize];
             if client.member {
                 let leave = Dialect::leave(&self.plan.rooms[client.room as usize]);
+                self.clients[at as usize].leaving = true;
                 self.hush(at);
                 self.say(at, leave);
             }

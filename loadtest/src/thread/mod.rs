@@ -24,7 +24,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::books::{Accepted, Gaps, Membership, Tally};
 use crate::client::frames::{self, Decoder};
-use crate::clock::{Chance, Clock};
+use crate::clock::{Chance, Clock, fresh_seed};
 use crate::fd;
 use crate::meter::{Meter, Sample};
 use crate::plan::{Arrives, Plan};
@@ -152,8 +152,25 @@ pub struct Notes {
     pub outside: u64,
     /// Of the closed ones, those of viewers that read: nothing excuses them.
     pub readers_closed: u64,
+    /// What became of viewers that did not read.
+    pub deaf: Deaf,
     /// What else was wrong.
     pub faults: BTreeMap<String, u64>,
+}
+
+/// What became of viewers that did not read: each is settled one way or the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deaf {
+    /// Answered at the end, so that the server has nothing more for them.
+    pub answered: u64,
+    /// Ended with the server's word that they were too slow (4413).
+    pub closed: u64,
+    /// Ended without a word that came through: the goodbye may be stuck behind what the kernel holds.
+    pub wordless: u64,
+    /// Ended with a word that has nothing to do with being slow.
+    pub wrongly: u64,
+    /// Connected at the end, and silent when asked.
+    pub silent: u64,
 }
 
 /// Where a client is in its life.
@@ -180,6 +197,10 @@ struct Client {
     stage: Stage,
     /// Whether `tally` is of a membership that goes on.
     member: bool,
+    /// Whether it asked to join, and awaits the answer.
+    joining: bool,
+    /// Whether it asked to leave, and awaits the answer.
+    leaving: bool,
     /// Whether it was connected before; it then resumes.
     resumes: bool,
     /// Whether it does not read, for now.
@@ -225,9 +246,13 @@ struct Thread {
     /// Lines on their way, by id.
     sent: HashMap<u64, speak::Sent>,
     speakers: Vec<u32>,
+    /// Clients that are to be cut, a few in each turn.
+    cutting: VecDeque<u32>,
     /// A line is due, but no speaker or publisher is free: another look comes with the next event, or a little later.
     speechless: bool,
     pushers: Vec<Pusher>,
+    /// When publishers were last looked at for patience.
+    pushes_looked_us: u64,
     gaps: Gaps,
     sample: Sample,
     notes: Notes,
@@ -243,13 +268,14 @@ pub fn run(start: Start) -> io::Result<Notes> {
     let _ = fd::own_table();
     let mut thread = Thread::new(start)?;
     let mut events = Events::with_capacity(EVENTS);
-    let mut next_sample_us = thread.clock.now_us() + SAMPLE_US;
+    let mut sampled_us = thread.clock.now_us();
     while thread.phase != Phase::End {
         thread.turn(&mut events)?;
         let now_us = thread.clock.now_us();
-        if now_us >= next_sample_us {
-            next_sample_us += SAMPLE_US;
-            thread.hand_over(now_us);
+        let ends_us = thread.sample_ends_us(sampled_us);
+        if now_us >= ends_us {
+            sampled_us = now_us;
+            thread.hand_over(ends_us);
         }
     }
     thread.finish();
@@ -273,7 +299,7 @@ impl Thread {
         let pushers = push::share(&plan, index);
         let mut thread = Thread {
             chance: Chance::new(plan.seed.wrapping_add(index as u64 + 1)),
-            source: Source::new(plan.target.address, index),
+            source: Source::new(plan.target.address, index, fresh_seed()),
             speech: speak::Schedules::new(&plan, index),
             poll: Poll::new()?,
             scratch: vec![0; SCRATCH_BYTES],
@@ -283,7 +309,9 @@ impl Thread {
             dirty: Vec::new(),
             sent: HashMap::new(),
             speakers: Vec::new(),
+            cutting: VecDeque::new(),
             speechless: false,
+            pushes_looked_us: 0,
             gaps: Gaps::default(),
             sample: Sample::empty(),
             notes: Notes::default(),
@@ -343,6 +371,7 @@ impl Thread {
         self.see_phase();
         self.speak();
         self.expire();
+        self.cut_some();
         self.connect_some();
         self.flush();
         Ok(())
@@ -351,7 +380,8 @@ impl Thread {
     /// When something of this thread's own is due.
     fn next_due_us(&self) -> u64 {
         let can_connect = self.phase != Phase::Tail && self.in_flight < self.plan.in_flight;
-        if !self.dirty.is_empty() || (can_connect && !self.ready.is_empty()) {
+        let more = !self.dirty.is_empty() || !self.cutting.is_empty();
+        if more || (can_connect && !self.ready.is_empty()) {
             return 0;
         }
         let speech_us = if self.speechless {
@@ -424,6 +454,22 @@ impl Thread {
         // The main thread may be gone already; then nobody wants to know.
         let _ = self.samples.send(self.sample.clone());
         self.sample.reset();
+        if !self.plan.keeps_books {
+            self.notes.accepted.clear();
+            self.notes.memberships.clear();
+        }
+    }
+
+    /// When the sample that began then is over: after a second, or where a part of the run ends.
+    fn sample_ends_us(&self, begun_us: u64) -> u64 {
+        let run_us = self.helm.run_begins_us.load(Ordering::Relaxed);
+        let ends = self.plan.parts.iter().map(|(_, _, to_us)| run_us + to_us);
+        let next = ends.filter(|end_us| *end_us > begun_us).min();
+        let second_us = begun_us + SAMPLE_US;
+        match next {
+            Some(end_us) if self.phase != Phase::Ramp => second_us.min(end_us),
+            _ => second_us,
+        }
     }
 
     /// Closes every account and says goodbye to the server.
@@ -433,6 +479,7 @@ impl Thread {
             self.note_where(at);
             let open = self.clients[at as usize].stage == Stage::Open;
             let unproven = self.clients[at as usize].unproven;
+            self.notes.deaf.silent += u64::from(open && unproven);
             self.end_membership(at, open && !unproven);
             if open {
                 let mask = (self.chance.bits() as u32).to_be_bytes();
@@ -443,6 +490,10 @@ impl Thread {
         self.notes.ignored += self.sent.len() as u64;
         for sent in self.sent.values() {
             self.notes.unsure.insert(sent.room);
+        }
+        for asked in self.pushers.iter().filter_map(|pusher| pusher.asked) {
+            self.notes.ignored += 1;
+            self.notes.unsure.insert(asked.room);
         }
         let now_us = self.clock.now_us();
         self.hand_over(now_us);
@@ -485,9 +536,10 @@ impl Thread {
     }
 
     /// No longer in doubt: the server answered, or the connection is known to be gone.
-    fn proven(&mut self, at: u32) {
+    fn proven(&mut self, at: u32, answered: bool) {
         if std::mem::take(&mut self.clients[at as usize].unproven) {
             self.meter.pending.sub(1);
+            self.notes.deaf.answered += u64::from(answered);
         }
     }
 
@@ -504,6 +556,8 @@ impl Client {
             room,
             stage: Stage::Away,
             member: false,
+            joining: false,
+            leaving: false,
             resumes: false,
             deaf: false,
             unproven: false,

@@ -17,26 +17,37 @@ use crate::stamp::Stamp;
 /// The longest answer taken, bytes.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
+/// How long a push may go without its answer, microseconds.
+const PATIENCE_US: u64 = 10_000_000;
+/// How often publishers are looked at for that, microseconds.
+const LOOK_US: u64 = 100_000;
+
 /// One publisher.
 #[derive(Debug, Default)]
 pub(super) struct Pusher {
     stream: Option<TcpStream>,
+    /// Whether the server has said all it will.
+    ended: bool,
     out: Vec<u8>,
     heard: Vec<u8>,
     /// The request that waits for its answer.
-    asked: Option<Asked>,
+    pub(super) asked: Option<Asked>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+pub(super) struct Asked {
     line: u64,
-    room: u32,
+    pub(super) room: u32,
     due_us: u64,
+    /// When patience with the answer ends.
+    until_us: u64,
 }
 
 #[derive(Deserialize)]
 struct Numbered {
     seq: u64,
+    #[serde(default)]
+    epoch: u64,
 }
 
 #[derive(Deserialize)]
@@ -63,7 +74,7 @@ impl Thread {
         let line = self.speech.next_line(room, true);
         let speech = self.make_line(line, due_us);
         let body = Dialect::push(&self.plan.rooms[room as usize], &speech);
-        self.ask(at, &body, Asked { line, room, due_us });
+        self.ask(at, &body, line, room, due_us);
         true
     }
 
@@ -89,7 +100,7 @@ impl Thread {
                 .voice
                 .gift(&self.plan.stamper, stamp, &mut self.chance);
             let body = Dialect::gift(&self.plan.rooms[room as usize], &speech);
-            self.ask(at, &body, Asked { line, room, due_us });
+            self.ask(at, &body, line, room, due_us);
         }
     }
 
@@ -99,9 +110,15 @@ impl Thread {
             .position(|pusher| pusher.asked.is_none())
     }
 
-    fn ask(&mut self, at: usize, body: &str, asked: Asked) {
+    fn ask(&mut self, at: usize, body: &str, line: u64, room: u32, due_us: u64) {
         let Some(api) = &self.plan.target.api else {
             return;
+        };
+        let asked = Asked {
+            line,
+            room,
+            due_us,
+            until_us: self.clock.now_us() + PATIENCE_US,
         };
         let host = &self.plan.target.upgrade.host;
         let pusher = &mut self.pushers[at];
@@ -135,6 +152,7 @@ impl Thread {
         self.poll
             .registry()
             .register(&mut stream, Token(PUSHERS + at), both)?;
+        self.pushers[at].ended = false;
         self.pushers[at].stream = Some(stream);
         Ok(())
     }
@@ -147,18 +165,30 @@ impl Thread {
         }
     }
 
+    /// Gives up on answers that take too long.
+    pub(super) fn expire_pushes(&mut self, now_us: u64) {
+        if now_us < self.pushes_looked_us + LOOK_US {
+            return;
+        }
+        self.pushes_looked_us = now_us;
+        for at in 0..self.pushers.len() {
+            let asked = self.pushers[at].asked;
+            if asked.is_some_and(|asked| asked.until_us <= now_us) {
+                self.push_lost(at, "timeout");
+            }
+        }
+    }
+
     fn answered_push(&mut self, at: usize, answer: &http::Answer) {
         let pusher = &mut self.pushers[at];
         let body: Vec<u8> = pusher.heard[answer.head_bytes..answer.length()].to_vec();
-        if answer.closes {
+        if answer.closes || pusher.ended {
             pusher.stream = None;
         }
         let Some(asked) = pusher.asked.take() else {
             return;
         };
         self.meter.pending.sub(1);
-        let took_us = self.clock.now_us().saturating_sub(asked.due_us).max(1);
-        self.sample.pushes.saturating_record(took_us);
         if answer.status != 200 {
             let code = serde_json::from_slice::<Refused>(&body).map_or_else(
                 |_| format!("status_{}", answer.status),
@@ -167,10 +197,12 @@ impl Thread {
             return bump(&mut self.notes.lines_refused, &code);
         }
         match serde_json::from_slice::<Numbered>(&body) {
-            Ok(Numbered { seq }) => {
-                self.meter.accepted.add(1);
-                self.notes.accepted.push(Accepted {
+            Ok(Numbered { seq, epoch }) => {
+                let took_us = self.clock.now_us().saturating_sub(asked.due_us).max(1);
+                self.sample.pushes.saturating_record(took_us);
+                self.write_accepted(Accepted {
                     room: asked.room,
+                    epoch,
                     seq,
                     line: asked.line,
                 });
@@ -188,7 +220,7 @@ impl Thread {
             self.meter.pending.sub(1);
             self.notes.unanswered += 1;
             self.notes.unsure.insert(asked.room);
-            bump(&mut self.notes.lines_refused, why);
+            bump(&mut self.notes.failed, &format!("push: {why}"));
         }
     }
 }
@@ -209,7 +241,10 @@ impl Pusher {
         let mut buffer = [0; 4096];
         loop {
             match stream.read(&mut buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(0) => {
+                    self.ended = true;
+                    break;
+                }
                 Ok(read) => self.heard.extend_from_slice(&buffer[..read]),
                 Err(error) if later(&error) => break,
                 Err(error) => return Err(error),
@@ -218,8 +253,12 @@ impl Pusher {
                 return Err(io::Error::other("an answer without end"));
             }
         }
+        // What came before an end is heard first: `Connection: close` is an answer like any other.
         let answer = http::answer(&self.heard).map_err(io::Error::other)?;
-        Ok(answer.filter(|answer| self.heard.len() >= answer.length()))
+        match answer.filter(|answer| self.heard.len() >= answer.length()) {
+            None if self.ended => Err(io::ErrorKind::UnexpectedEof.into()),
+            answer => Ok(answer),
+        }
     }
 }
 

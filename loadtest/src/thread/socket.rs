@@ -26,9 +26,17 @@ impl Thread {
                 Ok(written) => drop(client.out.drain(..written)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return self.lost(at, "1006"),
+                Err(_) => return self.broken(at),
             }
         }
+    }
+
+    /// Writing fails: the server has let go. What it said before may still be unread, by a client that does not read.
+    fn broken(&mut self, at: u32) {
+        if std::mem::take(&mut self.clients[at as usize].deaf) {
+            self.readable(at, true);
+        }
+        self.lost(at, "1006");
     }
 
     /// Writes what is noted.

@@ -8,6 +8,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// Ports a source address is used with.
 const PORTS: std::ops::Range<u16> = 10_000..60_000;
+/// Ports tried for one connection, before the system's word is taken for it.
+const TRIES: usize = 256;
 /// Source addresses of one thread: 127.(1 + thread).0.1 and following, so that threads never share one.
 const ADDRESSES: u8 = 200;
 /// Receive buffer of a viewer that does not read: small, so that it is slow for the server and not for the kernel.
@@ -25,11 +27,13 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn new(target: SocketAddr, thread: usize) -> Source {
+    /// Begins at a port by chance: two swarms on one server then seldom meet.
+    pub(super) fn new(target: SocketAddr, thread: usize, chance: u64) -> Source {
+        let ports = u64::from(PORTS.end - PORTS.start);
         Source {
             thread: (thread % 250) as u8,
             address: 1,
-            port: PORTS.start,
+            port: PORTS.start + (chance % ports) as u16,
             loopback: is_loopback(target),
         }
     }
@@ -44,8 +48,19 @@ impl Source {
         SocketAddr::new(IpAddr::V4(ip), self.port)
     }
 
-    /// A socket on its way to `target`.
+    /// A socket on its way to `target`. A port that someone else uses for this target is passed over.
     pub(super) fn connect(&mut self, target: SocketAddr, reads: bool) -> io::Result<TcpStream> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.try_connect(target, reads) {
+                Err(error) if self.loopback && tries < TRIES && is_taken(&error) => {}
+                tried => return tried,
+            }
+        }
+    }
+
+    fn try_connect(&mut self, target: SocketAddr, reads: bool) -> io::Result<TcpStream> {
         let socket = Socket::new(
             Domain::for_address(target),
             Type::STREAM,
@@ -57,7 +72,7 @@ impl Source {
         }
         if self.loopback {
             socket.set_reuse_address(true)?;
-            self.bind(&socket)?;
+            socket.bind(&self.next().into())?;
         }
         match socket.connect(&target.into()) {
             Ok(()) => {}
@@ -68,17 +83,14 @@ impl Source {
         let _ = stream.set_nodelay(true);
         Ok(stream)
     }
+}
 
-    /// The next port that is free. Others hold a few of them; that all are taken means something else is wrong.
-    fn bind(&mut self, socket: &Socket) -> io::Result<()> {
-        for _ in PORTS {
-            match socket.bind(&self.next().into()) {
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-                bound => return bound,
-            }
-        }
-        Err(io::ErrorKind::AddrInUse.into())
-    }
+/// Whether an address is in use: by a listener (at `bind`), or by another connection to the same target (at `connect`).
+fn is_taken(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable
+    )
 }
 
 fn in_progress(error: &io::Error) -> bool {

@@ -198,7 +198,7 @@ impl Thread {
         self.sent.insert(line, Sent { client: at, room });
         if !acks {
             // A server that does not answer lines is taken to have accepted them, under our number.
-            self.acked(line, line);
+            self.acked(line, 0, line);
         }
         true
     }

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::{Stage, Thread};
+use crate::client::frames;
 
 /// A client's own heartbeat.
 const PING: &str = r#"{"type":"ping"}"#;
@@ -55,6 +56,7 @@ impl Timers {
 impl Thread {
     /// Timers that are due.
     pub(super) fn expire(&mut self) {
+        self.expire_pushes(self.clock.now_us());
         for _ in 0..TIMERS_PER_TURN {
             let now_us = self.clock.now_us();
             let Some((due_us, at, generation, what)) = self.timers.pop(now_us) else {
@@ -98,11 +100,23 @@ impl Thread {
         let client = &self.clients[at as usize];
         if client.stage == Stage::Open && self.plan.dialect.is_gateway() {
             let generation = client.generation;
-            if !client.deaf {
+            if client.deaf {
+                self.sign_of_life(at);
+            } else {
                 self.say(at, PING.to_owned());
             }
             let next_us = now_us + self.plan.heartbeat_us;
             self.timers.arm(next_us, at, generation, What::Ping);
+        }
+    }
+
+    /// From a client that does not read: something that wants no answer.
+    fn sign_of_life(&mut self, at: u32) {
+        let mask = (self.chance.bits() as u32).to_be_bytes();
+        let client = &mut self.clients[at as usize];
+        if client.out.is_empty() {
+            frames::pong(&mut client.out, mask);
+            self.write_out(at);
         }
     }
 
