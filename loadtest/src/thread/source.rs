@@ -10,6 +10,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 const PORTS: std::ops::Range<u16> = 10_000..60_000;
 /// Ports tried for one connection, before the system's word is taken for it.
 const TRIES: usize = 256;
+/// How far to the next port after one that is taken.
+const LEAP: u16 = 997;
 /// Source addresses of one thread: 127.(1 + thread).0.1 and following, so that threads never share one.
 const ADDRESSES: u8 = 200;
 /// Receive buffer of a viewer that does not read: small, so that it is slow for the server and not for the kernel.
@@ -48,13 +50,19 @@ impl Source {
         SocketAddr::new(IpAddr::V4(ip), self.port)
     }
 
+    /// Away from ports that another swarm holds in a row.
+    fn leap(&mut self) {
+        let ports = PORTS.end - PORTS.start;
+        self.port = PORTS.start + (self.port - PORTS.start + LEAP) % ports;
+    }
+
     /// A socket on its way to `target`. A port that someone else uses for this target is passed over.
     pub(super) fn connect(&mut self, target: SocketAddr, reads: bool) -> io::Result<TcpStream> {
         let mut tries = 0;
         loop {
             tries += 1;
             match self.try_connect(target, reads) {
-                Err(error) if self.loopback && tries < TRIES && is_taken(&error) => {}
+                Err(error) if self.loopback && tries < TRIES && is_taken(&error) => self.leap(),
                 tried => return tried,
             }
         }
