@@ -44,6 +44,7 @@ fn what_was_missed_is_told_exactly_and_events_are_never_missed() {
     let (mut lines, mut told, mut events, mut newest) = (0, 0, 0, 0);
     while newest < total {
         let message: Value = slow.next();
+        eprintln!("{message}");
         match message["type"].as_str() {
             Some("online") => {}
             Some("dropped") => {
@@ -86,4 +87,92 @@ fn where_falling_behind_is_not_forgiven_it_closes() {
     assert_eq!(slow.closed().0, 4413);
     reader.send(&json!({"type":"ping"}));
     reader.expect("pong");
+}
+
+/// Lines of the viewer that speaks: as many as one may have under way.
+const OWN: u64 = 20;
+
+#[test]
+fn a_rooms_budget_is_kept_and_told_and_ones_own_line_comes() {
+    let node = Node::start(
+        "[limits]\nlines_per_s = 100000\nline_burst = 100000\n[rooms]\ndeliver_per_s_max = 20\n",
+    );
+    let host = node.token(&["--user", "host", "--role", "host"]);
+    let mut host = node.connect(&format!("?room=r&token={host}"));
+    let mut speaker = node.join("r");
+    let mut watcher = node.join("r");
+    host.expect("welcome");
+    host.expect("joined");
+    for _ in 0..OWN {
+        speaker.send(&json!({"type":"danmaku","room":"r","text":"mine"}));
+    }
+    host.send(&json!({"type":"danmaku","room":"r","text":"from the host"}));
+    let line =
+        json!({"method":"POST","path":"/api/v1/danmaku/push","body":{"room":"r","text":"x"}});
+    let batch = json!({ "requests": vec![line; 100] }).to_string();
+    for _ in 0..3 {
+        assert_eq!(node.api("POST", "/api/v1/batch", &batch).status, 200);
+    }
+    let gift = json!({"room":"r","type":"event","event":"gift","data":{}}).to_string();
+    let gift = node.api("POST", "/api/v1/danmaku/push", &gift).json()["seq"].clone();
+    let all = OWN + 300 + 2;
+    let watched = account_for(&mut watcher, all);
+    assert!(watched.host_spoke);
+    assert!(watched.seqs.contains(&gift.as_u64().unwrap()));
+    assert!(watched.told > 200, "{}", watched.told);
+    let spoken = account_for(&mut speaker, all);
+    assert_eq!(spoken.own as u64, OWN, "all of its own");
+    assert!(watched.seqs.iter().all(|seq| spoken.seqs.contains(seq)));
+    assert!(spoken.told <= watched.told);
+    let heard = account_for(&mut host, all);
+    assert_eq!(heard.seqs, watched.seqs, "everyone else sees the same");
+    let dropped = node.metric("danmaku_dropped_total{reason=\"sampled\"}") as u64;
+    assert_eq!(dropped, watched.told + spoken.told + heard.told);
+    let body = r#"{"deliver_per_s_max":0}"#;
+    assert_eq!(
+        node.api("PUT", "/api/v1/rooms/r", body).json()["deliver_per_s_max"],
+        0
+    );
+    assert_eq!(node.api("POST", "/api/v1/batch", &batch).status, 200);
+    assert_eq!(account_for(&mut watcher, 100).seqs.len(), 100);
+}
+
+/// What a viewer got until everything up to a number was sent or told of.
+struct Read {
+    seqs: Vec<u64>,
+    told: u64,
+    /// Lines that say "mine".
+    own: usize,
+    /// Whether a line of the user `host` was among it.
+    host_spoke: bool,
+}
+
+/// Reads until so many numbered messages have come or been told of.
+fn account_for(viewer: &mut Viewer, all: u64) -> Read {
+    let (mut seqs, mut told): (Vec<u64>, u64) = (Vec::new(), 0);
+    let (mut own, mut host_spoke) = (0, false);
+    while seqs.len() as u64 + told < all {
+        let message = viewer.next();
+        match message["type"].as_str() {
+            Some("danmaku" | "event") => {
+                let seq = message["seq"].as_u64().unwrap();
+                assert!(seqs.last().is_none_or(|last| seq > *last), "in order");
+                seqs.push(seq);
+                own += usize::from(message["text"] == "mine");
+                host_spoke |= message["user"]["id"] == "host";
+            }
+            Some("dropped") => {
+                told += message["count"].as_u64().unwrap();
+                assert!(message["upto"].as_u64() >= seqs.last().copied());
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(seqs.len() as u64 + told, all);
+    Read {
+        seqs,
+        told,
+        own,
+        host_spoke,
+    }
 }

@@ -57,7 +57,12 @@ pub enum Heard {
         seq: u64,
     },
     /// So many lines were not delivered.
-    Dropped(u64),
+    Dropped {
+        /// How many.
+        count: u64,
+        /// Everything up to this number has come, or is in a count.
+        upto: Option<u64>,
+    },
     /// Something was refused.
     Error {
         /// The line it was about, if one.
@@ -245,6 +250,7 @@ struct Message<'a> {
     #[serde(borrow)]
     messages: Option<Vec<&'a RawValue>>,
     count: Option<u64>,
+    upto: Option<u64>,
     code: Option<&'a str>,
     retry_after_ms: Option<u64>,
 }
@@ -270,7 +276,10 @@ impl Message<'_> {
                 messages: self.missed(room, stamper),
             },
             ("left", _) => Heard::Left,
-            ("dropped", _) => Heard::Dropped(self.count.unwrap_or(0)),
+            ("dropped", _) => Heard::Dropped {
+                count: self.count.unwrap_or(0),
+                upto: self.upto.filter(|upto| *upto <= SEQ_MAX),
+            },
             ("error", _) => Heard::Error {
                 line,
                 code: self.code.unwrap_or("error").to_owned(),
@@ -374,7 +383,10 @@ mod tests {
         );
         assert_eq!(
             hear(r#"{"type":"dropped","room":"1001","count":12}"#),
-            Heard::Dropped(12)
+            Heard::Dropped {
+                count: 12,
+                upto: None
+            }
         );
         assert_eq!(
             hear(r#"{"type":"notice","code":"reconnect","retry_after_ms":70}"#),

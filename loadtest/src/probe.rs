@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::clock::Clock;
 
 /// How long the server may take for its metrics.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -50,14 +52,14 @@ pub fn own() -> Used {
 ///
 /// # Errors
 /// What went wrong, as a sentence.
-pub fn metrics(address: SocketAddr) -> Result<BTreeMap<String, f64>, String> {
+pub fn metrics(address: SocketAddr, clock: Clock) -> Result<BTreeMap<String, f64>, String> {
     let failed = |error: std::io::Error| format!("http://{address}/metrics: {error}");
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(failed)?;
-    let begun = Instant::now();
+    let until_us = clock.now_us() + PATIENCE.as_micros() as u64;
     stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
     let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(failed)?;
-    let page = read_within(&mut stream, begun + PATIENCE).map_err(failed)?;
+    let page = read_within(&mut stream, clock, until_us).map_err(failed)?;
     let page = String::from_utf8_lossy(&page);
     match page.split_once("\r\n\r\n") {
         Some((head, body)) if head.starts_with("HTTP/1.1 200") => Ok(sums(body)),
@@ -68,15 +70,15 @@ pub fn metrics(address: SocketAddr) -> Result<BTreeMap<String, f64>, String> {
 }
 
 /// All the server says until it closes; an answer that drips is cut off at the deadline like one that never comes.
-fn read_within(stream: &mut TcpStream, until: Instant) -> io::Result<Vec<u8>> {
+fn read_within(stream: &mut TcpStream, clock: Clock, until_us: u64) -> io::Result<Vec<u8>> {
     let mut page = Vec::new();
     let mut piece = [0; 16 << 10];
     loop {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        let left_us = until_us.saturating_sub(clock.now_us());
+        if left_us == 0 {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        stream.set_read_timeout(Some(left))?;
+        stream.set_read_timeout(Some(Duration::from_micros(left_us)))?;
         match stream.read(&mut piece) {
             Ok(0) => return Ok(page),
             Ok(read) => page.extend_from_slice(&piece[..read]),

@@ -380,7 +380,7 @@ impl<'a> Watch<'a> {
 
     fn now(&mut self, with_metrics: bool) -> Mark {
         let metrics = match self.order.metrics {
-            Some(address) if with_metrics => match probe::metrics(address) {
+            Some(address) if with_metrics => match probe::metrics(address, self.clock) {
                 Ok(metrics) => Some(metrics),
                 Err(why) => {
                     self.metrics_error = Some(why);

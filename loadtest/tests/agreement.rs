@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use danmaku_swarm::clock::Clock;
 use danmaku_swarm::probe;
 use danmaku_swarm::report::file::read_json;
 use support::{running, said, scratch, swarm};
@@ -69,7 +70,7 @@ fn swarm_script_and_metrics_count_alike() {
     let each = |lines: u64, viewers: u64| lines as f64 / viewers as f64;
     let by_script = each(script["lines"].as_u64().unwrap(), 30);
     assert_eq!((each(swarm.delivered, 50), by_script), (100.0, 100.0));
-    let metrics = probe::metrics(gateway.internal.parse().unwrap()).unwrap();
+    let metrics = probe::metrics(gateway.internal.parse().unwrap(), Clock::start()).unwrap();
     assert_eq!(
         metrics["danmaku_deliveries_total"] as u64,
         swarm.delivered + script["lines"].as_u64().unwrap()

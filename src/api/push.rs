@@ -30,6 +30,7 @@ pub(super) fn push(call: &Call, ctx: &Ctx) -> Result<Step, Refusal> {
             PushContent::Line { text, style, data } => Content::Line { text, style, data },
             PushContent::Event { event, data } => Content::Event { event, data },
         },
+        speaker: None,
         once: call.once.map(|key| once(call, key)).transpose()?,
     };
     let judge_user = call.identity().is_some() && !is_admin(call);

@@ -68,16 +68,11 @@ pub(super) fn members(call: &Call, room: &RoomId, _: &Ctx) -> Result<Step, Refus
 /// `PUT /api/v1/rooms/{room}`.
 pub(super) fn put(call: &Call, room: &RoomId, _: &Ctx) -> Result<Step, Refusal> {
     let body = parse_room_patch(call.body)?;
-    if body.deliver_per_s_max.is_some() {
-        // Taken in silence, it would leave the room without the bound its owner believes in.
-        let reason =
-            "deliver_per_s_max cannot be set for one room: set it in the config's [[rooms.class]]";
-        return Err(Refusal::new(Code::NotImplemented, reason));
-    }
     let patch = Box::new(Patch {
         title: body.title,
         access: body.access,
         tick_ms: body.tick_ms,
+        deliver_per_s_max: body.deliver_per_s_max,
         data: body.data,
     });
     Ok(one(ask(room, RoomAsk::Put(patch)), room, Show::Detail))
@@ -199,6 +194,7 @@ struct DetailBody<'a> {
     title: &'a str,
     access: &'static str,
     tick_ms: Option<u32>,
+    deliver_per_s_max: u32,
     data: Option<&'a RawValue>,
     created: u64,
     peak: u32,
@@ -215,6 +211,7 @@ impl<'a> DetailBody<'a> {
             title: &detail.title,
             access: detail.access.as_str(),
             tick_ms: detail.tick_ms,
+            deliver_per_s_max: detail.deliver_per_s_max,
             data: detail.data.as_deref(),
             created: detail.created_ms,
             peak: detail.peak,

@@ -45,6 +45,20 @@ impl Bucket {
         Ok(())
     }
 
+    /// Whole tokens there are now.
+    pub fn left(&mut self, rate: Rate, now_ms: u64) -> u32 {
+        self.refill(rate, now_ms);
+        let depth = u64::from(rate.burst.max(1)) * PARTS;
+        let left = depth.saturating_sub(self.spent) / PARTS;
+        left.try_into().unwrap_or(u32::MAX)
+    }
+
+    /// Takes so many tokens, there or not; at most one more depth is owed.
+    pub fn spend(&mut self, rate: Rate, tokens: u32) {
+        let depth = u64::from(rate.burst.max(1)) * PARTS;
+        self.spent = (self.spent + u64::from(tokens) * PARTS).min(2 * depth);
+    }
+
     /// Whether it is full: a full bucket need not be kept.
     pub fn is_full(&self, rate: Rate, now_ms: u64) -> bool {
         let mut later = *self;

@@ -247,9 +247,9 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "rooms.deliver_per_s_max",
-        Kind::Whole(0, 0),
+        Kind::Whole(0, 1_000_000),
         "0",
-        "not available in this version: only 0",
+        "lines per second each viewer is sent; above it the crowd's lines are chosen by chance; 0 = all",
     ),
     key(
         "rooms.idle_after",
@@ -381,7 +381,7 @@ pub const ARRAYS: &[Array] = &[
             key("history_lines", Kind::Whole(0, 100_000), "", ""),
             key("log_bytes_max", Kind::Size(16 * 1024, 1 << 30), "", ""),
             key("tick", Kind::Tick, "", ""),
-            key("deliver_per_s_max", Kind::Whole(0, 0), "", ""),
+            key("deliver_per_s_max", Kind::Whole(0, 1_000_000), "", ""),
             key("idle_after", Kind::Duration(1000, 30 * DAY_MS), "", ""),
         ],
         example: "# [[rooms.class]]           # rooms that differ; the first match wins\n# match = \"vip-*\"\n# access = \"private\"\n",

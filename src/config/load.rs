@@ -459,7 +459,9 @@ fn class(
             true => tick(&r.text("tick")),
             false => default.tick,
         },
-        deliver_per_s_max: r.number_given("deliver_per_s_max").unwrap_or(0) as u32,
+        deliver_per_s_max: r
+            .number_given("deliver_per_s_max")
+            .unwrap_or(u64::from(default.deliver_per_s_max)) as u32,
         idle_after_ms: r
             .number_given("idle_after")
             .unwrap_or(default.idle_after_ms),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::base::identity::{Access, Identity, User};
-use crate::base::ids::{Epoch, RoomId, ShardId, UserId};
+use crate::base::ids::{ConnId, Epoch, RoomId, ShardId, UserId};
 use crate::proto::danmaku::Style;
 
 /// How a viewer's lines are sealed. A value, never an `if` in the walk: a new tongue is a new row here.
@@ -106,6 +106,15 @@ pub enum Content {
     },
 }
 
+/// The connection a line came by: it is sent its own line whatever becomes of the crowd's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Speaker {
+    /// Its shard and encoding.
+    pub seat: Seat,
+    /// Itself, on that shard.
+    pub conn: ConnId,
+}
+
 /// A line or event on its way to the home.
 #[derive(Clone, Debug)]
 pub struct Publish {
@@ -117,6 +126,8 @@ pub struct Publish {
     pub exempt: bool,
     /// What.
     pub content: Content,
+    /// The viewer that said it; `None` for HTTP.
+    pub speaker: Option<Speaker>,
     /// `Idempotency-Key`, if sent.
     pub once: Option<Once>,
 }
@@ -148,6 +159,8 @@ pub struct Patch {
     pub access: Option<Access>,
     /// Gathering time; 0 sends at the end of the turn.
     pub tick_ms: Option<u32>,
+    /// Lines per second each viewer is sent; 0 = no bound.
+    pub deliver_per_s_max: Option<u32>,
     /// The platform's own JSON, up to 8 KiB.
     pub data: Option<Box<RawValue>>,
 }
@@ -171,6 +184,8 @@ pub struct Detail {
     pub access: Access,
     /// Gathering time; `None` = auto.
     pub tick_ms: Option<u32>,
+    /// Lines per second each viewer is sent; 0 = no bound.
+    pub deliver_per_s_max: u32,
     /// The platform's own JSON.
     pub data: Option<Arc<RawValue>>,
     /// Milliseconds since 1970 when the room began.
@@ -224,8 +239,10 @@ pub struct Chunk {
 pub struct Mark {
     /// Offset in the chunk just past the frame.
     pub end: u32,
-    /// Crowd lines in the frame: what a viewer that misses it is told.
+    /// Lines in the frame.
     pub lines: u32,
+    /// Lines the frame tells of as not sent. A viewer that misses the frame is told of them all the same.
+    pub told: u32,
     /// Events in the frame: a viewer that misses it gets them from `Sealed::events`.
     pub events: u32,
 }
@@ -241,8 +258,25 @@ pub struct Sealed {
     pub chunks: [Option<Chunk>; Encoding::COUNT],
     /// The events among them once more, each in a frame of its own (valid in both encodings), `lines` 0.
     pub events: Option<Chunk>,
-    /// Crowd lines in the batch.
+    /// Lines sent in the batch.
     pub lines: u32,
+    /// What the authors of lines that were not sent get in place of the chunk.
+    pub own: Box<[Own]>,
     /// Monotonic nanoseconds of the turn in which the first of them was numbered, for the fan-out histogram.
     pub begun_ns: u64,
+}
+
+/// A batch as one viewer gets it that spoke and was not chosen: the chunk of all, with its own lines in their places.
+#[derive(Clone, Debug)]
+pub struct Own {
+    /// Whose.
+    pub speaker: Speaker,
+    /// Whole frames.
+    pub bytes: Bytes,
+    /// Frames in it.
+    pub frames: u32,
+    /// Lines in it.
+    pub lines: u32,
+    /// Lines it tells of as not sent.
+    pub told: u32,
 }

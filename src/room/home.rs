@@ -8,24 +8,32 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::ask::{
-    Author, Content, Detail, Encoding, HistoryPage, Join, Joined, Leave, MembersPage, Patch,
+    Author, Content, Detail, Encoding, HistoryPage, Join, Joined, Leave, MembersPage, Own, Patch,
     Publish, Published, Sealed,
 };
+use super::budget::{Budget, WINDOW_NS};
 use super::history::{History, Keep};
 use super::once::Seen;
 use super::presence::Presence;
 use super::seal::{Batch, Kind};
 use crate::base::clock::Now;
-use crate::base::identity::Access;
+use crate::base::identity::{Access, Identity, Role};
 use crate::base::ids::{Epoch, RoomId, ShardId, UserId};
 use crate::base::rate::{Bucket, Rate};
 use crate::base::refusal::{Code, Refusal};
+use crate::base::rng::Rng;
 use crate::config::checked::{Limits, RoomClass, Tick};
 use crate::proto::danmaku::server;
 use serde_json::value::RawValue;
 
 /// The online count is told at most this often.
 const ONLINE_EVERY_MS: u64 = 1000;
+/// Rooms with fewer members send at once, always.
+const BREATHING_FROM: u32 = 1000;
+/// A sixth of what a visit costs: what gathering adds to the latency stays small beside the walk's own.
+const BREATH_NS_PER_MEMBER: u64 = 1000;
+/// The longest breath.
+const BREATH_NS_MAX: u64 = 50_000_000;
 /// Messages of a history page at most.
 const HISTORY_PAGE_MAX: usize = 1000;
 
@@ -39,6 +47,11 @@ pub struct Home {
     sealed_seq: u64,
     settings: Settings,
     batch: Batch,
+    /// Lines are gathered for a window, because there are more than may be sent.
+    gathers: bool,
+    budget: Budget,
+    /// Monotonic ns of the last seal.
+    sealed_ns: u64,
     history: History,
     presence: Presence,
     lines: Bucket,
@@ -58,6 +71,7 @@ struct Settings {
     title: Box<str>,
     access: Option<Access>,
     tick_ms: Option<u32>,
+    deliver_per_s_max: Option<u32>,
     data: Option<Arc<RawValue>>,
     /// Somebody set something: the room is kept although nobody is in it.
     configured: bool,
@@ -85,10 +99,14 @@ impl Home {
                 title: "".into(),
                 access: None,
                 tick_ms: None,
+                deliver_per_s_max: None,
                 data: None,
                 configured: false,
             },
             batch: Batch::default(),
+            gathers: false,
+            budget: Budget::default(),
+            sealed_ns: 0,
             history: History::default(),
             presence: Presence::new(shards),
             lines: Bucket::default(),
@@ -189,7 +207,8 @@ impl Home {
             epoch: self.epoch,
             seq: self.seq,
         };
-        self.render(&publish.author, &publish.content, now);
+        self.render(&publish, now);
+        self.gather_above_budget(now);
         self.active_ms = now.mono_ms();
         if let Some(once) = publish.once {
             self.seen.keep(once, published, now.mono_ms());
@@ -208,11 +227,27 @@ impl Home {
         })
     }
 
-    fn render(&mut self, author: &Author, content: &Content, now: Now) {
+    /// More lines than the budget has left are gathered, so that all of them have the same chance.
+    fn gather_above_budget(&mut self, now: Now) {
+        self.budget.set(self.deliver_per_s_max());
+        if let Some(left) = self.budget.left(now.mono_ms()) {
+            self.gathers = self.batch.lines() > left;
+        }
+    }
+
+    /// Lines per second each viewer is sent; 0 = no bound.
+    fn deliver_per_s_max(&self) -> u32 {
+        let settings = &self.settings;
+        settings
+            .deliver_per_s_max
+            .unwrap_or(settings.class.deliver_per_s_max)
+    }
+
+    fn render(&mut self, publish: &Publish, now: Now) {
         let (room, seq, ts_ms) = (&self.id, self.seq, now.unix_ms);
-        match content {
+        match &publish.content {
             Content::Line { text, style, data } => {
-                let user = match author {
+                let user = match &publish.author {
                     Author::Anonymous => None,
                     Author::User(user) => Some(user),
                 };
@@ -225,8 +260,15 @@ impl Home {
                     style: *style,
                     data: data.as_deref(),
                 };
+                let runs_it = |who: &Arc<Identity>| who.role > Role::Viewer;
+                let kind = match publish.who.as_ref().is_some_and(runs_it) {
+                    true => Kind::Host,
+                    false => Kind::Line,
+                };
                 self.batch
-                    .put(Kind::Line, now.mono_ns, |out| server::danmaku(out, &line));
+                    .put_by(publish.speaker, kind, now.mono_ns, |out| {
+                        server::danmaku(out, &line);
+                    });
             }
             Content::Event { event, data } => {
                 let event = server::Event {
@@ -249,16 +291,33 @@ impl Home {
         if self.batch.bytes() >= self.settings.class.log_bytes_max {
             return Some(begun_ns);
         }
-        let tick_ms = match (self.settings.tick_ms, self.settings.class.tick) {
-            (Some(tick_ms), _) | (None, Tick::EveryMs(tick_ms)) => tick_ms,
-            (None, Tick::Auto) => 0,
+        let due_ns = match (self.settings.tick_ms, self.settings.class.tick) {
+            (Some(tick_ms), _) | (None, Tick::EveryMs(tick_ms)) => {
+                begun_ns + u64::from(tick_ms) * 1_000_000
+            }
+            (None, Tick::Auto) => begun_ns.max(self.sealed_ns + self.breath_ns()),
         };
-        Some(begun_ns + u64::from(tick_ms) * 1_000_000)
+        Some(match self.gathers {
+            true => due_ns.max(begun_ns + WINDOW_NS),
+            false => due_ns,
+        })
+    }
+
+    /// The automatic tick: after a seal a room takes breath for a part of what its walk takes, so that a quiet one sends
+    /// at once and a hot one gathers. Small rooms never wait.
+    fn breath_ns(&self) -> u64 {
+        match self.online() {
+            ..BREATHING_FROM => 0,
+            online => (u64::from(online) * BREATH_NS_PER_MEMBER).min(BREATH_NS_MAX),
+        }
     }
 
     /// Closes the open batch: once for the node, one chunk for each encoding that members use. `None` when nothing is open.
-    pub fn seal(&mut self) -> Option<Arc<Sealed>> {
+    /// Of lines above the room's budget as many as fit are chosen by chance; the rest are told of, and reach their
+    /// speakers alone.
+    pub fn seal(&mut self, chance: &mut Rng, now: Now) -> Option<Arc<Sealed>> {
         let begun_ns = self.batch.begun_ns()?;
+        let own = self.leave_out(chance, now);
         let uses = Encoding::ALL.map(|encoding| self.presence.uses(encoding));
         let keep = self.settings.keep();
         let sealed = self.batch.seal(uses, keep);
@@ -266,14 +325,36 @@ impl Home {
             self.history.extend(self.seq, sealed.kept, keep);
         }
         self.sealed_seq = self.seq;
+        self.sealed_ns = now.mono_ns;
+        self.budget.spend(sealed.lines);
         Some(Arc::new(Sealed {
             room: self.id.clone(),
             epoch: self.epoch,
             chunks: sealed.chunks,
             events: sealed.events,
             lines: sealed.lines,
+            own,
             begun_ns,
         }))
+    }
+
+    /// Leaves out what does not fit into the budget, and says so.
+    fn leave_out(&mut self, chance: &mut Rng, now: Now) -> Box<[Own]> {
+        self.gathers = false;
+        let Some(left) = self.budget.left(now.mono_ms()) else {
+            return Box::default();
+        };
+        let out = self.batch.leave_out(left, chance);
+        if out == 0 {
+            return Box::default();
+        }
+        let (room, seq) = (&self.id, self.seq);
+        let tell = |json: &mut Vec<u8>, count: u32| {
+            server::left_out(json, room, u64::from(count), seq);
+        };
+        self.batch
+            .put(Kind::Told(out), now.mono_ns, |json| tell(json, out));
+        self.batch.own(self.settings.class.log_bytes_max, tell)
     }
 
     /// Whether the online count is another than what some member was told.
@@ -339,6 +420,7 @@ impl Home {
                 Tick::Auto => None,
                 Tick::EveryMs(tick_ms) => Some(tick_ms),
             }),
+            deliver_per_s_max: self.deliver_per_s_max(),
             data: settings.data.clone(),
             created_ms: self.created_ms,
             peak: self.presence.peak(),
@@ -354,6 +436,7 @@ impl Home {
         }
         settings.access = patch.access.or(settings.access);
         settings.tick_ms = patch.tick_ms.or(settings.tick_ms);
+        settings.deliver_per_s_max = patch.deliver_per_s_max.or(settings.deliver_per_s_max);
         if let Some(data) = patch.data {
             settings.data = Some(data.into());
         }
@@ -377,6 +460,10 @@ impl Home {
 #[cfg(test)]
 #[path = "home_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "home_budget_tests.rs"]
+mod budget_tests;
 
 #[cfg(test)]
 #[path = "home_model.rs"]

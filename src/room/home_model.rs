@@ -10,6 +10,7 @@ use super::tests::{
 };
 use super::*;
 use crate::base::identity::{Identity, RoomScope};
+use crate::base::rng::Rng;
 
 /// One step of the mixture. Numbers are taken modulo what there is.
 #[derive(Clone, Debug)]
@@ -190,7 +191,7 @@ impl Model {
     }
 
     fn seal(&mut self) {
-        let Some(sealed) = self.home.seal() else {
+        let Some(sealed) = self.home.seal(&mut Rng::seed(1), at(0)) else {
             assert_eq!((self.given.len(), self.comforts_open), (self.sealed, 0));
             return;
         };
@@ -285,6 +286,6 @@ proptest! {
             model.take(step);
         }
         model.take(&Step::Seal);
-        prop_assert!(model.home.seal().is_none());
+        prop_assert!(model.home.seal(&mut Rng::seed(1), at(0)).is_none());
     }
 }

@@ -19,10 +19,14 @@ pub struct Log {
     base: u64,
     /// Where the oldest kept frame begins.
     floor: u64,
-    /// Crowd lines ever appended below the floor; wraps.
+    /// Lines ever appended or told of below the floor; wraps.
     floor_lines: u32,
-    /// Crowd lines ever appended; wraps. Differences are exact while a log holds fewer than 2^32 lines.
+    /// Of those, the told.
+    floor_told: u32,
+    /// Lines ever appended or told of as not sent; wraps. Differences are exact while a log holds fewer than 2^32 lines.
     lines: u32,
+    /// Of those, the told; wraps.
+    told: u32,
     marks: VecDeque<FrameEnd>,
 }
 
@@ -31,8 +35,10 @@ pub struct Log {
 pub struct FrameEnd {
     /// Logical offset just past it.
     pub end: u64,
-    /// Crowd lines ever appended up to here; wraps.
+    /// Lines ever appended or told of up to here; wraps.
     pub lines: u32,
+    /// Of those, the told; wraps.
+    pub told: u32,
 }
 
 impl Log {
@@ -46,12 +52,12 @@ impl Log {
         self.base + self.bytes.len() as u64
     }
 
-    /// Crowd lines ever appended; wraps.
+    /// Lines ever appended or told of as not sent; wraps.
     pub fn lines(&self) -> u32 {
         self.lines
     }
 
-    /// Crowd lines ever appended below the floor; wraps.
+    /// The same below the floor; wraps.
     pub fn floor_lines(&self) -> u32 {
         self.floor_lines
     }
@@ -70,10 +76,12 @@ impl Log {
         let start = self.end();
         self.bytes.extend_from_slice(bytes);
         for mark in marks {
-            self.lines = self.lines.wrapping_add(mark.lines);
+            self.told = self.told.wrapping_add(mark.told);
+            self.lines = self.lines.wrapping_add(mark.lines + mark.told);
             self.marks.push_back(FrameEnd {
                 end: start + u64::from(mark.end),
                 lines: self.lines,
+                told: self.told,
             });
         }
         self.trim(bytes_max.saturating_mul(BURST_FACTOR));
@@ -85,6 +93,7 @@ impl Log {
             if let Some(gone) = self.marks.pop_front() {
                 self.floor = gone.end;
                 self.floor_lines = gone.lines;
+                self.floor_told = gone.told;
             }
         }
         let dead = (self.floor - self.base) as usize;
@@ -99,6 +108,7 @@ impl Log {
     pub fn forget(&mut self) {
         self.floor = self.end();
         self.floor_lines = self.lines;
+        self.floor_told = self.told;
         self.base = self.floor;
         self.bytes = Vec::new();
         self.marks = VecDeque::new();
@@ -136,6 +146,17 @@ impl Log {
         }
     }
 
+    /// Lines ever told of as not sent before the kept frame with this index, as [`Log::frame_at`] counts; wraps.
+    pub fn told_before(&self, index: usize) -> u32 {
+        match index
+            .checked_sub(1)
+            .and_then(|before| self.marks.get(before))
+        {
+            Some(frame) => frame.told,
+            None => self.floor_told,
+        }
+    }
+
     /// Frames kept.
     pub fn frames(&self) -> usize {
         self.marks.len()
@@ -155,6 +176,7 @@ mod tests {
         Mark {
             end,
             lines,
+            told: 0,
             events: 0,
         }
     }
@@ -199,7 +221,14 @@ mod tests {
         log.append(&[0; 30], &[mark(10, 1), mark(20, 2), mark(30, 0)], 1 << 20);
         assert_eq!(log.frame_end_at(1).end, 10);
         assert_eq!(log.frame_end_at(10).end, 10);
-        assert_eq!(log.frame_end_at(11), FrameEnd { end: 20, lines: 3 });
+        assert_eq!(
+            log.frame_end_at(11),
+            FrameEnd {
+                end: 20,
+                lines: 3,
+                told: 0
+            }
+        );
         assert_eq!(log.frames_after(10).count(), 2);
     }
 

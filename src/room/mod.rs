@@ -4,6 +4,7 @@
 //! reads a clock or rolls a die: time and chance are arguments.
 
 pub mod ask;
+pub mod budget;
 mod history;
 pub mod home;
 pub mod log;

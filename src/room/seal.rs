@@ -4,8 +4,10 @@
 use bytes::Bytes;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use super::ask::{Chunk, Encoding, Mark};
+use super::ask::{Chunk, Encoding, Mark, Own, Speaker};
+use super::budget::Choice;
 use super::history::Keep;
+use crate::base::rng::Rng;
 use crate::proto::ws::encode;
 
 /// Payload of a batch frame; one object larger than this gets a frame of its own. Far below what clients bound a message
@@ -21,12 +23,16 @@ const IDLE_ITEMS_MAX: usize = 128;
 /// What an object is to a viewer that cannot have everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A numbered line of the crowd: may be missed, and is counted when it is.
+    /// A numbered line of the crowd: may be left out, may be missed, and is counted when it is.
     Line,
+    /// A numbered line of someone who runs the room: never left out, but missed like any other.
+    Host,
     /// A numbered event: never missed.
     Event,
     /// Not numbered, not kept, not counted: the online count.
     Comfort,
+    /// Says that so many lines were left out.
+    Told(u32),
 }
 
 /// Objects since the last seal.
@@ -34,6 +40,8 @@ pub enum Kind {
 pub struct Batch {
     json: Vec<u8>,
     items: Vec<Item>,
+    /// Lines among them that may be left out.
+    crowd: u32,
     begun_ns: u64,
 }
 
@@ -42,6 +50,10 @@ struct Item {
     start: usize,
     end: usize,
     kind: Kind,
+    /// Who said it.
+    speaker: Option<Speaker>,
+    /// Left out: sent to its speaker alone.
+    out: bool,
 }
 
 /// A closed batch.
@@ -60,13 +72,31 @@ pub struct SealedBatch {
 impl Batch {
     /// Appends one object.
     pub fn put(&mut self, kind: Kind, now_ns: u64, write: impl FnOnce(&mut Vec<u8>)) {
+        self.put_by(None, kind, now_ns, write);
+    }
+
+    /// Appends one object that a viewer said.
+    pub fn put_by(
+        &mut self,
+        speaker: Option<Speaker>,
+        kind: Kind,
+        now_ns: u64,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         if self.items.is_empty() {
             self.begun_ns = now_ns;
         }
         let start = self.json.len();
         write(&mut self.json);
         let end = self.json.len();
-        self.items.push(Item { start, end, kind });
+        self.crowd += u32::from(kind == Kind::Line);
+        self.items.push(Item {
+            start,
+            end,
+            kind,
+            speaker,
+            out: false,
+        });
     }
 
     /// When the oldest object came; `None` while there is none.
@@ -77,6 +107,75 @@ impl Batch {
     /// Bytes of the objects in it, without frames.
     pub fn bytes(&self) -> usize {
         self.json.len()
+    }
+
+    /// Lines in it that a budget is asked for.
+    pub fn lines(&self) -> u32 {
+        let hosts = self.items.iter().filter(|item| item.kind == Kind::Host);
+        self.crowd + hosts.count() as u32
+    }
+
+    /// Leaves out as many of the crowd's lines as do not fit into `left`, chosen by chance. Returns how many.
+    pub fn leave_out(&mut self, left: u32, chance: &mut Rng) -> u32 {
+        let hosts = self.lines() - self.crowd;
+        let mut choice = Choice::new(left.saturating_sub(hosts), self.crowd);
+        let mut out = 0;
+        for item in &mut self.items {
+            if item.kind == Kind::Line && !choice.next(chance) {
+                item.out = true;
+                out += 1;
+            }
+        }
+        out
+    }
+
+    /// What each speaker of a line that was left out gets instead of the chunk, as long as all of it together stays within
+    /// `bytes_max`. `tell` writes the message that so many are missing.
+    pub fn own(&self, bytes_max: usize, tell: impl Fn(&mut Vec<u8>, u32)) -> Box<[Own]> {
+        let mut speakers: Vec<Speaker> = Vec::new();
+        let left_out = self.items.iter().filter(|item| item.out);
+        let all = left_out.clone().count() as u32;
+        let (mut owns, mut bytes) = (Vec::new(), 0);
+        for speaker in left_out.filter_map(|item| item.speaker) {
+            if speakers.contains(&speaker) {
+                continue;
+            }
+            speakers.push(speaker);
+            let own = self.own_of(speaker, all, &tell);
+            bytes += own.bytes.len();
+            if bytes > bytes_max {
+                break;
+            }
+            owns.push(own);
+        }
+        owns.into()
+    }
+
+    fn own_of(&self, speaker: Speaker, all: u32, tell: &impl Fn(&mut Vec<u8>, u32)) -> Own {
+        let said = |item: &Item| item.out && item.speaker == Some(speaker);
+        let told = all - self.items.iter().filter(|item| said(item)).count() as u32;
+        let mut message = Vec::new();
+        if told > 0 {
+            tell(&mut message, told);
+        }
+        let told_of = (told > 0).then_some((&message[..], Kind::Told(told)));
+        let sent = self.items.iter();
+        let sent = sent.filter(|item| !item.out || said(item));
+        let sent = sent.filter(|item| !matches!(item.kind, Kind::Told(_)));
+        let objects = sent
+            .map(|item| (self.json_of(item), item.kind))
+            .chain(told_of);
+        let chunk = match speaker.seat.encoding {
+            Encoding::Plain => one_each(objects),
+            Encoding::Batch => gathered(objects),
+        };
+        Own {
+            speaker,
+            frames: chunk.marks.len() as u32,
+            lines: chunk.marks.iter().map(|mark| mark.lines).sum(),
+            told,
+            bytes: chunk.bytes,
+        }
     }
 
     /// Closes the batch. `uses` says by encoding whether anybody reads it, `keep` how much of it history can hold.
@@ -90,30 +189,39 @@ impl Batch {
             kept: self.newest(keep),
             chunks: [plain, batch],
             events: has_events.then(|| one_each(objects().filter(is_event))),
-            lines: objects().filter(|(_, kind)| *kind == Kind::Line).count() as u32,
+            lines: objects()
+                .filter(|(_, kind)| matches!(kind, Kind::Line | Kind::Host))
+                .count() as u32,
         };
         self.json.clear();
         self.json.shrink_to(IDLE_BYTES_MAX);
+        self.crowd = 0;
         self.items.clear();
         self.items.shrink_to(IDLE_ITEMS_MAX);
         sealed
     }
 
-    /// The objects, in order.
-    fn objects(&self) -> impl DoubleEndedIterator<Item = (&[u8], Kind)> + Clone {
-        self.items
-            .iter()
-            .map(|item| (&self.json[item.start..item.end], item.kind))
+    /// The objects that are sent, in order.
+    fn objects(&self) -> impl Iterator<Item = (&[u8], Kind)> + Clone {
+        let sent = self.items.iter().filter(|item| !item.out);
+        sent.map(|item| (self.json_of(item), item.kind))
     }
 
-    /// Copies of the newest numbered objects, as many as `keep` allows. Copies, because a slice of the whole batch would
+    fn json_of(&self, item: &Item) -> &[u8] {
+        &self.json[item.start..item.end]
+    }
+
+    /// Copies of the newest numbered objects, sent or left out, as many as `keep` allows. Copies, because a slice of the whole batch would
     /// hold all of it in memory for the sake of a few lines.
     fn newest(&self, keep: Keep) -> Vec<Bytes> {
-        let numbered = self.objects().filter(|(_, kind)| *kind != Kind::Comfort);
+        let numbered = |item: &&Item| !matches!(item.kind, Kind::Comfort | Kind::Told(_));
         let mut bytes = 0;
-        let mut newest: Vec<&[u8]> = numbered
-            .map(|(object, _)| object)
+        let mut newest: Vec<&[u8]> = self
+            .items
+            .iter()
             .rev()
+            .filter(numbered)
+            .map(|item| self.json_of(item))
             .take(keep.lines_max)
             .take_while(|object| {
                 bytes += object.len();
@@ -142,6 +250,7 @@ fn one_each<'a>(objects: impl Iterator<Item = (&'a [u8], Kind)> + Clone) -> Chun
         let mut mark = Mark {
             end: bytes.len() as u32,
             lines: 0,
+            told: 0,
             events: 0,
         };
         count(&mut mark, kind);
@@ -164,6 +273,7 @@ fn gathered<'a>(objects: impl Iterator<Item = (&'a [u8], Kind)> + Clone) -> Chun
     let mut open = Mark {
         end: 0,
         lines: 0,
+        told: 0,
         events: 0,
     };
     let mut close = |payload: &mut Vec<u8>, open: &mut Mark| {
@@ -171,7 +281,7 @@ fn gathered<'a>(objects: impl Iterator<Item = (&'a [u8], Kind)> + Clone) -> Chun
         bytes.append(payload);
         open.end = bytes.len() as u32;
         marks.push(*open);
-        (open.lines, open.events) = (0, 0);
+        (open.lines, open.told, open.events) = (0, 0, 0);
     };
     for (object, kind) in objects {
         if !payload.is_empty() && payload.len() + 1 + object.len() > BATCH_PAYLOAD_BYTES {
@@ -194,7 +304,8 @@ fn gathered<'a>(objects: impl Iterator<Item = (&'a [u8], Kind)> + Clone) -> Chun
 
 fn count(mark: &mut Mark, kind: Kind) {
     match kind {
-        Kind::Line => mark.lines += 1,
+        Kind::Line | Kind::Host => mark.lines += 1,
+        Kind::Told(lines) => mark.told += lines,
         Kind::Event => mark.events += 1,
         Kind::Comfort => {}
     }

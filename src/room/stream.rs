@@ -35,12 +35,25 @@ pub enum Due<'a> {
 /// What became of a send.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Sent<'a> {
-    /// Crowd lines the cursor went past.
+    /// Lines the cursor went past.
     pub lines: u32,
+    /// Lines it was told of as not sent.
+    pub told: u32,
     /// Frames it went past.
     pub frames: u32,
     /// The rest of a frame the send stopped inside: it goes to the member's outbox, first out.
     pub remainder: &'a [u8],
+}
+
+/// What was due to a member before its own version of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handed {
+    /// Lines.
+    pub lines: u32,
+    /// Lines it was told of as not sent.
+    pub told: u32,
+    /// Frames.
+    pub frames: u32,
 }
 
 /// It fell off the log of events: some were lost to it for good.
@@ -196,6 +209,7 @@ impl Stream {
         let Some(member) = self.members.get_mut(at) else {
             return Sent {
                 lines: 0,
+                told: 0,
                 frames: 0,
                 remainder: &[],
             };
@@ -209,15 +223,52 @@ impl Stream {
             let frame = self.log.frame_end_at(reached);
             (frame.end, frame.lines)
         };
-        let lines = lines_at.wrapping_sub(member.lines);
+        let past = lines_at.wrapping_sub(member.lines);
         member.cursor = cursor;
         member.lines = lines_at;
-        let frames = (self.log.frame_at(cursor) - from) as u32;
+        let to = self.log.frame_at(cursor);
+        let told = self
+            .log
+            .told_before(to)
+            .wrapping_sub(self.log.told_before(from));
         Sent {
-            lines,
-            frames,
+            lines: past.wrapping_sub(told),
+            told,
+            frames: (to - from) as u32,
             remainder: self.log.slice(reached, cursor),
         }
+    }
+
+    /// The member at `at` is handed `own` in place of the chunk that is appended next: `out` gets everything due to it, and
+    /// then that. `None` if it fell off the log, which then goes its usual way.
+    pub fn hand_over(
+        &mut self,
+        at: usize,
+        chunk: &Chunk,
+        own: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Option<Handed> {
+        let (floor, end) = (self.log.floor(), self.log.end());
+        let member = self.members.get_mut(at)?;
+        if member.cursor < floor {
+            return None;
+        }
+        out.extend_from_slice(self.log.since(member.cursor));
+        out.extend_from_slice(own);
+        let from = self.log.frame_at(member.cursor);
+        let told = self
+            .log
+            .told_before(self.log.frames())
+            .wrapping_sub(self.log.told_before(from));
+        let past = self.log.lines().wrapping_sub(member.lines);
+        let in_chunk = chunk.marks.iter().map(|mark| mark.lines + mark.told).sum();
+        member.cursor = end + chunk.bytes.len() as u64;
+        member.lines = self.log.lines().wrapping_add(in_chunk);
+        Some(Handed {
+            lines: past.wrapping_sub(told),
+            told,
+            frames: (self.log.frames() - from) as u32,
+        })
     }
 
     /// A quiet stream gives its memory back, unless a slow member still needs it. Returns whether it holds nothing now.
@@ -306,6 +357,7 @@ mod tests {
             marks.push(Mark {
                 end: all.len() as u32,
                 lines: u32::from(!event),
+                told: 0,
                 events: u32::from(event),
             });
             if event {
@@ -313,6 +365,7 @@ mod tests {
                 only_marks.push(Mark {
                     end: only.len() as u32,
                     lines: 0,
+                    told: 0,
                     events: 1,
                 });
             }

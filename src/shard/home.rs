@@ -213,7 +213,7 @@ impl Shard {
         let Some(home) = self.homes.rooms.get_mut(room) else {
             return;
         };
-        if let Some(sealed) = home.seal() {
+        if let Some(sealed) = home.seal(&mut self.rng, self.now) {
             for shard in home.hosts() {
                 self.mail.post(shard, Msg::Sealed(Arc::clone(&sealed)));
             }
@@ -225,15 +225,19 @@ impl Shard {
         let Some(home) = self.homes.rooms.get_mut(room) else {
             return;
         };
-        let Some(sealed) = home.seal() else {
+        let Some(sealed) = home.seal(&mut self.rng, self.now) else {
             return;
         };
+        let mut here = false;
         for shard in home.hosts() {
             if shard == self.id {
-                self.hosting.append(&sealed, self.now.mono_ms());
+                here = true;
             } else {
                 self.mail.post(shard, Msg::Sealed(Arc::clone(&sealed)));
             }
+        }
+        if here {
+            self.host(&sealed);
         }
     }
 

@@ -49,10 +49,7 @@ impl Shard {
             } => self.publish_at_home(room, *publish, from),
             Msg::Node { ask, from } => self.asked_of_node(ask, from),
             Msg::Answer { to, room, answer } => self.take_answer(to, room, answer),
-            Msg::Sealed(sealed) => {
-                let now_ms = self.now.mono_ms();
-                self.hosting.append(&sealed, now_ms);
-            }
+            Msg::Sealed(sealed) => self.host(&sealed),
             Msg::Kick {
                 room,
                 epoch,

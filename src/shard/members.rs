@@ -4,7 +4,7 @@ use super::Shard;
 use super::conn::Kind;
 use crate::base::ids::{ConnId, Epoch, RoomId, UserId};
 use crate::proto::danmaku::server;
-use crate::room::ask::{Chunk, Encoding, Joined, Leave, Mark, Seat};
+use crate::room::ask::{Chunk, Encoding, Joined, Leave, Mark, Own, Sealed, Seat};
 use crate::session::viewer::reply;
 use crate::telemetry::table::{Counter, Dropped};
 
@@ -28,6 +28,50 @@ impl Shard {
                 .seat(room, joined.epoch, conn, id.slot, encoding, log_bytes_max);
             self.metrics.inc(Counter::JoinsTotal);
         }
+    }
+
+    /// Takes a room's sealed batch into its logs here. Who spoke and was left out is first handed its own version of it.
+    pub(super) fn host(&mut self, sealed: &Sealed) {
+        for own in &sealed.own {
+            if own.speaker.seat.shard == self.id {
+                self.hand_own(sealed, own);
+            }
+        }
+        self.hosting.append(sealed, self.now.mono_ms());
+    }
+
+    /// A viewer whose socket is full gets no version of its own: it reads from the log when it can, like any slow viewer.
+    fn hand_own(&mut self, sealed: &Sealed, own: &Own) {
+        let encoding = own.speaker.seat.encoding;
+        let id = own.speaker.conn;
+        let Some(index) = self.seat_index(id, sealed.room.as_str()) else {
+            return;
+        };
+        let Some(chunk) = &sealed.chunks[encoding.index()] else {
+            return;
+        };
+        let Some(conn) = self.conns.get_mut(id.slot as usize) else {
+            return;
+        };
+        let seat = conn.seats[index];
+        let room = &self.hosting.rooms[seat.hosted as usize];
+        if conn.is_held() || room.epoch != sealed.epoch {
+            return;
+        }
+        let Some(stream) = self.hosting.stream(seat.hosted, encoding) else {
+            return;
+        };
+        let out = conn.outbox.tail();
+        let Some(handed) = stream.hand_over(seat.member as usize, chunk, &own.bytes, out) else {
+            return;
+        };
+        let lines = u64::from(handed.lines + own.lines);
+        let frames = u64::from(handed.frames + own.frames);
+        let told = u64::from(handed.told + own.told);
+        self.metrics.add(Counter::DeliveriesTotal, lines);
+        self.metrics.add(Counter::FramesOutTotal, frames);
+        self.metrics.dropped(Dropped::Sampled, told);
+        self.note_flush(id);
     }
 
     /// Which of a connection's seats is in that room. A room closed and begun anew is another room.
@@ -122,6 +166,7 @@ impl Shard {
         let mark = Mark {
             end: frame.len() as u32,
             lines: 0,
+            told: 0,
             events: 1,
         };
         let chunk = Chunk {

@@ -9,7 +9,7 @@ use crate::base::ids::{ConnId, RoomId};
 use crate::base::refusal::{Code, Refusal};
 use crate::bus::{Answer, Msg, ReplyTo, RoomAsk};
 use crate::proto::danmaku::server;
-use crate::room::ask::{Author, Content, Join, Joined, Leave, Publish, Seat};
+use crate::room::ask::{Author, Content, Encoding, Join, Joined, Leave, Publish, Seat, Speaker};
 use crate::session::intent::EchoId;
 use crate::session::viewer::{Env, reply};
 use crate::session::{End, Intent};
@@ -73,7 +73,7 @@ impl Shard {
                 style,
                 id: echo,
             } => {
-                let Some(identity) = self.may_speak(id, &room) else {
+                let Some((identity, encoding)) = self.may_speak(id, &room) else {
                     self.answer_came(id);
                     return self.tell_refusal(id, echo.as_deref(), &not_joined(&room));
                 };
@@ -82,7 +82,12 @@ impl Shard {
                     style,
                     data: None,
                 };
-                let publish = publish_of(identity, content);
+                let seat = Seat {
+                    shard: self.id,
+                    encoding,
+                };
+                let speaker = Speaker { seat, conn: id };
+                let publish = publish_of(identity, content, speaker);
                 let judge_user = !publish.exempt && publish.who.is_some();
                 let from = ReplyTo::Conn {
                     shard: self.id,
@@ -231,11 +236,17 @@ impl Shard {
         true
     }
 
-    /// The identity to speak under, if the viewer may speak in the room: it sits there, or is admin.
-    fn may_speak(&mut self, id: ConnId, room: &RoomId) -> Option<Option<Arc<Identity>>> {
+    /// The identity to speak under and the viewer's encoding, if it may speak in the room: it sits there, or is admin.
+    fn may_speak(
+        &mut self,
+        id: ConnId,
+        room: &RoomId,
+    ) -> Option<(Option<Arc<Identity>>, Encoding)> {
         let seated = self.seat_index(id, room.as_str()).is_some();
         match &self.conn(id)?.kind {
-            Kind::Viewer(viewer) if seated || viewer.is_admin() => Some(viewer.identity().cloned()),
+            Kind::Viewer(viewer) if seated || viewer.is_admin() => {
+                Some((viewer.identity().cloned(), viewer.encoding()))
+            }
             _ => None,
         }
     }
@@ -331,7 +342,7 @@ pub(super) fn shown<'a>(room: &'a RoomId, joined: &'a Joined) -> server::Joined<
 }
 
 /// A line as its author's identity makes it.
-fn publish_of(identity: Option<Arc<Identity>>, content: Content) -> Publish {
+fn publish_of(identity: Option<Arc<Identity>>, content: Content, speaker: Speaker) -> Publish {
     let exempt = identity
         .as_ref()
         .is_some_and(|identity| identity.role == crate::base::identity::Role::Admin);
@@ -343,6 +354,7 @@ fn publish_of(identity: Option<Arc<Identity>>, content: Content) -> Publish {
         who: identity,
         exempt,
         content,
+        speaker: Some(speaker),
         once: None,
     }
 }

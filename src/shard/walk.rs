@@ -187,6 +187,9 @@ impl Walker<'_> {
                     .add(Counter::DeliveriesTotal, u64::from(sent.lines));
                 self.metrics
                     .add(Counter::FramesOutTotal, u64::from(sent.frames));
+                if sent.told > 0 {
+                    self.metrics.dropped(Dropped::Sampled, u64::from(sent.told));
+                }
                 self.metrics.add(Counter::BytesOutTotal, bytes as u64);
                 if bytes == due {
                     return Visited::UpToDate;

@@ -419,17 +419,20 @@ pub enum Dropped {
     Slow,
     /// It was still due to a viewer when that viewer left the room, was closed or broke off.
     Left,
+    /// The room's delivery budget had no place for it; the viewer is told how many.
+    Sampled,
 }
 
 impl Dropped {
     /// Every reason, in cell order.
-    pub const ALL: [Dropped; 2] = [Dropped::Slow, Dropped::Left];
+    pub const ALL: [Dropped; 3] = [Dropped::Slow, Dropped::Left, Dropped::Sampled];
 
     /// The label's value.
     pub fn as_str(self) -> &'static str {
         match self {
             Dropped::Slow => "slow",
             Dropped::Left => "left",
+            Dropped::Sampled => "sampled",
         }
     }
 }

@@ -156,6 +156,7 @@ export class Connection {
       default:
         if (elsewhere) break;
         if (message.type === 'epoch') this.#thread.renumbered(message);
+        else if (message.type === 'dropped') this.#thread.leftOut(message);
         else if (!this.#thread.isNew(message)) break;
         this.#on.message(message);
     }

@@ -181,6 +181,11 @@ export class Thread {
     return true;
   }
 
+  /** Lines up to `upto` that did not come were left out for everyone: a resume need not bring them. */
+  leftOut({ upto }) {
+    if (Number.isFinite(upto)) this.#seq = Math.max(this.#seq, upto);
+  }
+
   /** The numbering began anew. */
   renumbered({ epoch, seq }) {
     this.#epoch = epoch;

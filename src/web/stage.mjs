@@ -89,7 +89,7 @@ function message(said) {
       showOnline(said.count);
       break;
     case 'dropped':
-      chat.note(`${count(said.count, 'line')} left out: this viewer was too slow for them`, 'warn');
+      if (!('upto' in said)) chat.note(`${count(said.count, 'line')} left out: this viewer was too slow for them`, 'warn');
       break;
     case 'recall':
       flight.remove(said.recalled);

@@ -119,6 +119,10 @@ test('a thread shows every line once and says what was missed', () => {
   const anew = thread.joined({ epoch: 8, seq: 3, recovered: false });
   assert.equal(anew.kind, 'renumbered');
   assert.ok(!thread.isNew({ seq: 3 }) && thread.isNew({ seq: 4 }));
+  thread.leftOut({ count: 3 });
+  assert.ok(thread.isNew({ seq: 5 }));
+  thread.leftOut({ count: 3, upto: 8 });
+  assert.ok(!thread.isNew({ seq: 8 }) && thread.isNew({ seq: 9 }));
   thread.renumbered({ epoch: 9, seq: 0 });
   assert.ok(thread.isNew({ seq: 1 }));
 });

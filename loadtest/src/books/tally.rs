@@ -96,6 +96,15 @@ impl Tally {
         }
     }
 
+    /// Nothing up to `upto` will come any more: what did not is missing.
+    pub fn skip(&mut self, upto: u64, viewer: u32, gaps: &mut Gaps) {
+        if upto > self.last {
+            let missing = gaps.entry(viewer).or_default();
+            missing.note(self.last + 1, upto);
+            self.last = upto;
+        }
+    }
+
     /// Counts one line. `viewer` finds its missing numbers in `gaps`.
     pub fn line(&mut self, seq: u64, fingerprint: u64, viewer: u32, gaps: &mut Gaps) -> Seen {
         let seen = if seq == self.last + 1 {

@@ -102,10 +102,7 @@ impl Ear<'_> {
                 self.seat.leave();
                 self.seat.enter(epoch, seq);
             }
-            Heard::Dropped(count) => {
-                let told = &mut self.seat.tally.told;
-                *told = told.saturating_add(count);
-            }
+            Heard::Dropped { count, upto } => self.seat.told(count, upto),
             Heard::Ack { line, seq } => {
                 let epoch = self.seat.tally.epoch;
                 self.later.push(Later::Accepted { line, epoch, seq });
@@ -176,6 +173,13 @@ impl Seat<'_> {
         match self.tally.line(line.seq, fingerprint, self.at, self.gaps) {
             Seen::Next => {}
             Seen::Gap | Seen::Late | Seen::Again => meter.faults.add(1),
+        }
+    }
+
+    fn told(&mut self, count: u64, upto: Option<u64>) {
+        self.tally.told = self.tally.told.saturating_add(count);
+        if let Some(upto) = upto.filter(|_| self.member) {
+            self.tally.skip(upto, self.at, self.gaps);
         }
     }
 
@@ -288,7 +292,7 @@ impl Thread {
             Heard::Line(_)
             | Heard::Ack { .. }
             | Heard::Joined { .. }
-            | Heard::Dropped(_)
+            | Heard::Dropped { .. }
             | Heard::Other => {}
         }
     }

@@ -359,6 +359,7 @@ fn detail(room: &str, online: u32, access: Access) -> Detail {
         title: "Tea \"time\"".into(),
         access,
         tick_ms: None,
+        deliver_per_s_max: 0,
         data: Some(Arc::from(
             serde_json::value::RawValue::from_string(r#"{"host": 1.50}"#.into()).unwrap(),
         )),
@@ -391,7 +392,7 @@ fn shard_rooms(shard: usize, limit: usize, after: &Option<(u32, Box<str>)>) -> V
 fn shown(room: &str, online: u32, access: &str) -> Value {
     json!({
         "room": room, "online": online, "users": 1, "seq": 7, "epoch": 9, "title": "Tea \"time\"",
-        "access": access, "tick_ms": null, "data": {"host": 1.5}, "created": 100, "peak": 4,
+        "access": access, "tick_ms": null, "deliver_per_s_max": 0, "data": {"host": 1.5}, "created": 100, "peak": 4,
     })
 }
 

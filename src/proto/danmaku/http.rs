@@ -30,6 +30,8 @@ pub const TITLE_BYTES_MAX: usize = 256;
 pub const REASON_BYTES_MAX: usize = 123;
 /// Longest gathering time of a room in milliseconds.
 pub const TICK_MS_MAX: u32 = 10_000;
+/// Lines per second a room may be bound to at most: beyond it there is no bound.
+const DELIVER_PER_S_MAX: u32 = 1_000_000;
 /// Longest path of a request in a batch, in bytes.
 pub const PATH_BYTES_MAX: usize = 2048;
 
@@ -246,7 +248,7 @@ pub fn parse_room_patch(body: &[u8]) -> Result<RoomPatchBody, Refusal> {
             .map(|raw| read_u32("tick_ms", raw, TICK_MS_MAX))
             .transpose()?,
         deliver_per_s_max: deliver
-            .map(|raw| read_u32("deliver_per_s_max", raw, u32::MAX))
+            .map(|raw| read_u32("deliver_per_s_max", raw, DELIVER_PER_S_MAX))
             .transpose()?,
         data: read_room_data(data)?,
     })

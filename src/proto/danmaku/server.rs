@@ -175,6 +175,15 @@ pub fn dropped(out: &mut Vec<u8>, room: &RoomId, count: u64) {
         .close();
 }
 
+/// Lines that the room's budget had no place for; every line up to `upto` has been sent or is in a count.
+pub fn left_out(out: &mut Vec<u8>, room: &RoomId, count: u64, upto: u64) {
+    Object::open(out, "dropped")
+        .room(room)
+        .number("count", count)
+        .number("upto", upto)
+        .close();
+}
+
 /// Before a drain: connect anew after this long.
 pub fn notice_reconnect(out: &mut Vec<u8>, retry_after_ms: u64) {
     Object::open(out, "notice")
