@@ -1,6 +1,6 @@
 //! One client's bytes. Everything reads and writes through [`Stream`], so that TLS will be one more variant here.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 
 use mio::event::Source;
 use mio::net::TcpStream;
@@ -45,6 +45,20 @@ impl Stream {
         let Stream::Tcp(tcp) = self;
         loop {
             return match tcp.write(from) {
+                Ok(0) => Moved::Broken,
+                Ok(bytes) => Moved::Bytes(bytes),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => moved(&error),
+            };
+        }
+    }
+
+    /// Writes two pieces at once, as one. Neither is empty.
+    pub fn write_both(&mut self, first: &[u8], second: &[u8]) -> Moved {
+        let Stream::Tcp(tcp) = self;
+        let pieces = [IoSlice::new(first), IoSlice::new(second)];
+        loop {
+            return match tcp.write_vectored(&pieces) {
                 Ok(0) => Moved::Broken,
                 Ok(bytes) => Moved::Bytes(bytes),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

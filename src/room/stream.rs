@@ -151,6 +151,27 @@ impl Stream {
         self.remaining > 0
     }
 
+    /// Whether the running round, if its oldest line is not older than `since_ns`, is still to visit the member at `at`.
+    pub fn will_visit(&self, at: usize, since_ns: u64) -> bool {
+        let behind = |member: &Member| member.cursor != self.log.end();
+        self.remaining > 0
+            && self.begun_ns >= since_ns
+            && self.members.get(at).is_some_and(behind)
+            && self.is_ahead(at)
+    }
+
+    /// Whether the walk has not come past that position in this round.
+    fn is_ahead(&self, at: usize) -> bool {
+        let members = self.members.len();
+        let from = if self.walk_at >= members {
+            0
+        } else {
+            self.walk_at
+        };
+        let ahead = (at + members - from) % members.max(1);
+        ahead < self.remaining
+    }
+
     /// The next member of this round that is behind; `None` when the round is done. Members that are up to date are
     /// passed over at a nanosecond each.
     pub fn next_behind(&mut self) -> Option<usize> {

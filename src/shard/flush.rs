@@ -26,34 +26,42 @@ impl Shard {
     }
 
     fn flush_one(&mut self, id: ConnId) {
+        if self.rides_with_the_walk(id) {
+            return;
+        }
         let now_ms = self.now.mono_ms();
         let outbox_bytes_max = self.policy.config.slow.outbox_bytes_max;
         let Some(conn) = self.conn(id) else {
             return;
         };
+        if matches!(conn.kind, Kind::Viewer(_)) && !conn.flags.blocked {
+            self.catch_up(id);
+        }
+        let Some(conn) = self.conn(id) else {
+            return;
+        };
+        let sends = u64::from(!conn.outbox.is_empty() && !conn.flags.blocked);
         let Some(taken) = conn.flush_outbox(now_ms) else {
             self.doom(id);
             return;
         };
         self.metrics.add(Counter::BytesOutTotal, taken as u64);
+        self.metrics.add(Counter::SendCallsTotal, sends);
         let Some(conn) = self.conn(id) else {
             return;
         };
         if conn.outbox.is_empty() {
             if conn.flags.close_when_flushed {
                 self.said_everything(id);
-            } else {
-                match conn.kind {
-                    Kind::Viewer(_) => self.catch_up(id),
-                    Kind::Http(_) => self.go_on(id),
-                }
+            } else if matches!(conn.kind, Kind::Http(_)) {
+                self.go_on(id);
             }
             return;
         }
         let waiting = conn.outbox.len();
         if let Kind::Viewer(viewer) = &conn.kind
             && !viewer.is_closing()
-            && taken == 0
+            && conn.stuck_ms < now_ms
             && waiting > outbox_bytes_max
         {
             let end = End::new(Close::TooSlow.code(), "too slow for its own replies");
@@ -61,6 +69,25 @@ impl Shard {
             return;
         }
         self.watch_stuck(id);
+    }
+
+    /// Whether a walk is about to visit this viewer with lines, and its replies can go along: one call instead of two. Not
+    /// where the walk has been under way for long.
+    fn rides_with_the_walk(&mut self, id: ConnId) -> bool {
+        let since_ns = self.now.mono_ns.saturating_sub(RIDE_NS);
+        let Some(conn) = self.conns.get(id.slot as usize) else {
+            return false;
+        };
+        let Kind::Viewer(viewer) = &conn.kind else {
+            return false;
+        };
+        let encoding = viewer.encoding();
+        !conn.flags.blocked
+            && !viewer.is_closing()
+            && conn.seats.iter().any(|seat| {
+                let stream = self.hosting.stream_of(seat.hosted, encoding);
+                stream.is_some_and(|stream| stream.will_visit(seat.member as usize, since_ns))
+            })
     }
 
     /// A viewer whose socket takes bytes again goes on where each of its rooms' logs stands for it.
@@ -115,6 +142,9 @@ impl Shard {
         self.note_resume(id);
     }
 }
+
+/// How old the oldest line of a walk may be for replies to wait for it.
+const RIDE_NS: u64 = 100_000_000;
 
 /// How long a finished HTTP connection is kept so that its last answer is not lost to a reset.
 const LINGER_MS: u64 = 1_000;

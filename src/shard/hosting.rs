@@ -58,6 +58,14 @@ impl Hosting {
             .map(|hall| &mut hall.stream)
     }
 
+    /// The same, to look at.
+    pub fn stream_of(&self, hosted: u32, encoding: Encoding) -> Option<&Stream> {
+        let room = self.rooms.get(hosted as usize)?;
+        room.streams[encoding.index()]
+            .as_ref()
+            .map(|hall| &hall.stream)
+    }
+
     /// Seats a connection: it gets what is appended from now on.
     pub fn seat(
         &mut self,

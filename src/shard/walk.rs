@@ -151,19 +151,11 @@ impl Walker<'_> {
             if conn.is_held() {
                 return Visited::Held;
             }
-            if !conn.outbox.is_empty() {
-                match conn.flush_outbox(self.now.mono_ms()) {
-                    Some(bytes) => self.metrics.add(Counter::BytesOutTotal, bytes as u64),
-                    None => return Visited::Broken,
-                }
-                if !conn.outbox.is_empty() {
-                    return Visited::Held;
-                }
-            }
             match stream.due(at) {
-                Due::Nothing => return Visited::UpToDate,
+                Due::Nothing => return self.send_outbox(conn),
                 Due::Frames(_) => return self.send(stream, at, conn),
                 Due::Fallen => {
+                    // What it is told of its fall stands behind what waits already.
                     if let Some(end) = self.fallen(room, stream, at, conn) {
                         return Visited::TooSlow(end);
                     }
@@ -173,15 +165,47 @@ impl Walker<'_> {
         Visited::Held
     }
 
-    /// One write with all that is pending.
+    /// Nothing of the log is due: only what waits in the outbox.
+    fn send_outbox(&self, conn: &mut Conn) -> Visited {
+        if conn.outbox.is_empty() {
+            return Visited::UpToDate;
+        }
+        self.metrics.inc(Counter::SendCallsTotal);
+        match conn.flush_outbox(self.now.mono_ms()) {
+            Some(bytes) => self.metrics.add(Counter::BytesOutTotal, bytes as u64),
+            None => return Visited::Broken,
+        }
+        match conn.outbox.is_empty() {
+            true => Visited::UpToDate,
+            false => Visited::Held,
+        }
+    }
+
+    /// One write with all that is pending: the outbox first, then the log.
     fn send(&self, stream: &mut Stream, at: usize, conn: &mut Conn) -> Visited {
         let Due::Frames(frames) = stream.due(at) else {
             return Visited::UpToDate;
         };
         let due = frames.len();
         self.metrics.inc(Counter::SendCallsTotal);
-        match conn.stream.write(frames) {
+        let waiting = conn.outbox.len();
+        let moved = match waiting {
+            0 => conn.stream.write(frames),
+            _ => conn.stream.write_both(conn.outbox.pending(), frames),
+        };
+        match moved {
             Moved::Bytes(bytes) => {
+                self.metrics.add(Counter::BytesOutTotal, bytes as u64);
+                if waiting > 0 {
+                    conn.outbox.advance(bytes.min(waiting));
+                    conn.stuck_ms = 0;
+                }
+                let bytes = bytes.saturating_sub(waiting);
+                if bytes == 0 {
+                    conn.note_blocked(true, self.now.mono_ms());
+                    self.metrics.inc(Counter::SendBlockedTotal);
+                    return Visited::Held;
+                }
                 let sent = stream.sent(at, bytes);
                 self.metrics
                     .add(Counter::DeliveriesTotal, u64::from(sent.lines));
@@ -190,7 +214,6 @@ impl Walker<'_> {
                 if sent.told > 0 {
                     self.metrics.dropped(Dropped::Sampled, u64::from(sent.told));
                 }
-                self.metrics.add(Counter::BytesOutTotal, bytes as u64);
                 if bytes == due {
                     return Visited::UpToDate;
                 }
