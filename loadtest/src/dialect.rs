@@ -175,6 +175,16 @@ impl Dialect {
         }
     }
 
+    /// The body of one HTTP push of the same words to several rooms.
+    pub fn push_to<'a>(rooms: impl Iterator<Item = &'a Room>, speech: &Speech) -> String {
+        let rooms: Vec<String> = rooms.map(|room| format!("\"{}\"", room.id)).collect();
+        format!(
+            r#"{{"rooms":[{}],"text":{}}}"#,
+            rooms.join(","),
+            quoted(&speech.text)
+        )
+    }
+
     /// The body of one line's HTTP push.
     pub fn push(room: &Room, speech: &Speech) -> String {
         let style = speech
@@ -475,6 +485,7 @@ mod tests {
         for json in [
             Dialect::Danmaku.publish(&room(), 1, 2, &speech),
             Dialect::push(&room(), &speech),
+            Dialect::push_to([room(), room()].iter(), &speech),
             Dialect::gift(&room(), &speech),
         ] {
             serde_json::from_str::<serde_json::Value>(&json).unwrap();

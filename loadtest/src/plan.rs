@@ -42,6 +42,8 @@ pub struct Plan {
     pub gifts_per_s: f64,
     /// HTTP connections that push, over all threads.
     pub pushers: usize,
+    /// Rooms one push goes to, each getting a line of its own number.
+    pub rooms_per_push: usize,
     /// Length of the run's own phase, microseconds; `None` = until stopped.
     pub run_us: Option<u64>,
     /// Arrivals per second while ramping up; 0 = as fast as they are admitted.

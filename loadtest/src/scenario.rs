@@ -71,6 +71,8 @@ pub struct Options {
     pub gifts_per_s: f64,
     /// HTTP publishers.
     pub pushers: usize,
+    /// Rooms one push goes to.
+    pub rooms_per_push: usize,
     /// The run's own phase.
     pub duration: Duration,
     /// Arrivals per second; 0 = as fast as admitted.
@@ -114,6 +116,7 @@ impl Options {
             speakers: 10,
             gifts_per_s: 0.0,
             pushers: 16,
+            rooms_per_push: 1,
             duration: Duration::from_secs(30),
             ramp_per_s: 0.0,
             in_flight: 256,
@@ -188,6 +191,7 @@ impl Options {
             ("rate", self.lines_per_s.to_string()),
             ("text-bytes", self.text_bytes.to_string()),
             ("via", via.to_owned()),
+            ("rooms-per-push", self.rooms_per_push.to_string()),
             ("speakers", self.speakers.to_string()),
             ("duration", format!("{:?}", self.duration)),
             ("connect-rate", self.ramp_per_s.to_string()),
@@ -240,6 +244,7 @@ impl Options {
             via: self.via,
             gifts_per_s: if can_push { self.gifts_per_s } else { 0.0 },
             pushers: self.pushers.max(self.threads),
+            rooms_per_push: self.rooms_per_push.clamp(1, self.rooms.max(1)),
             run_us: Some(run_us),
             ramp_per_s: self.ramp_per_s,
             in_flight: (self.in_flight / self.threads.max(1)).max(1),

@@ -114,6 +114,10 @@ fn popular_rooms_and_pushed_lines() {
     ]);
     assert_eq!(push.push_latency.as_ref().unwrap().count, 400);
     assert_eq!(server(&push, "danmaku_api_pushes_total"), 400);
+    let words = ["push", "--viewers", "50", "--rooms", "20", "--rate", "2000"];
+    let many = held(&[&words[..], &["--rooms-per-push", "20", "--duration", "2s"]].concat());
+    assert_eq!(many.published.accepted, 4000);
+    assert_eq!(many.push_latency.as_ref().unwrap().count, 200);
 }
 
 #[test]

@@ -11,6 +11,11 @@ use super::ask::Mark;
 /// lost to members that keep up. The stream settles it back when the walk is round.
 pub const BURST_FACTOR: usize = 4;
 
+/// Bytes an empty log keeps for the next lines: small, so that logs of many busy rooms stay in the processor's caches.
+const IDLE_BYTES: usize = 16 * 1024;
+/// Places for frames it keeps likewise.
+const IDLE_FRAMES: usize = 64;
+
 /// Bounded bytes with frame boundaries. At rest at most `bytes_max` bytes (or one frame, if that is larger).
 #[derive(Debug, Default)]
 pub struct Log {
@@ -104,12 +109,21 @@ impl Log {
         }
     }
 
-    /// Lets go of everything and of the memory, for a room that went quiet. The floor moves to the end.
-    pub fn forget(&mut self) {
+    /// Lets go of everything, and of memory beyond what an ordinary turn needs. The floor moves to the end.
+    pub fn clear(&mut self) {
         self.floor = self.end();
         self.floor_lines = self.lines;
         self.floor_told = self.told;
         self.base = self.floor;
+        self.bytes.clear();
+        self.bytes.shrink_to(IDLE_BYTES);
+        self.marks.clear();
+        self.marks.shrink_to(IDLE_FRAMES);
+    }
+
+    /// Lets go of everything and of all memory, for a room that went quiet.
+    pub fn forget(&mut self) {
+        self.clear();
         self.bytes = Vec::new();
         self.marks = VecDeque::new();
     }

@@ -190,10 +190,27 @@ impl Stream {
         None
     }
 
-    /// The round is done: the log goes back to its bound. Returns when its oldest line was numbered (monotonic ns).
+    /// The round is done: nobody needs what all have; what somebody lacks goes back to its bound. Returns when the oldest
+    /// line of the round was numbered (monotonic ns).
     pub fn settle(&mut self) -> u64 {
-        self.log.trim(self.bytes_max);
+        match self.all_have_all() {
+            true => self.clear(Log::clear),
+            false => self.log.trim(self.bytes_max),
+        }
         self.begun_ns
+    }
+
+    fn all_have_all(&self) -> bool {
+        let end = self.log.end();
+        self.members.iter().all(|member| member.cursor == end)
+    }
+
+    /// Empties the logs, which nobody needs.
+    fn clear(&mut self, empty: fn(&mut Log)) {
+        empty(&mut self.log);
+        empty(&mut self.events.log);
+        self.events.at = VecDeque::new();
+        self.events.lost_at = self.log.end();
     }
 
     /// What is due to the member at `at`.
@@ -294,13 +311,8 @@ impl Stream {
 
     /// A quiet stream gives its memory back, unless a slow member still needs it. Returns whether it holds nothing now.
     pub fn forget_if_round(&mut self) -> bool {
-        let end = self.log.end();
-        if self.remaining == 0 && self.members.iter().all(|member| member.cursor == end) {
-            self.log.forget();
-            self.events = Events {
-                lost_at: end,
-                ..Events::default()
-            };
+        if self.remaining == 0 && self.log.held_bytes() > 0 && self.all_have_all() {
+            self.clear(Log::forget);
         }
         self.log.held_bytes() == 0
     }

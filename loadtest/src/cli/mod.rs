@@ -63,6 +63,15 @@ pub struct Cli {
         help_heading = "The evening"
     )]
     pub publishers: usize,
+    /// Rooms one HTTP push goes to, a line in each
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=1000),
+        help_heading = "The evening"
+    )]
+    pub rooms_per_push: u16,
     /// Gifts per second, by HTTP [mixed: 5; else 0]
     #[arg(long, value_name = "PER_S", help_heading = "The evening")]
     pub gifts: Option<f64>,

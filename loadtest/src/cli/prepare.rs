@@ -107,6 +107,7 @@ impl Cli {
         options.duration = self.duration;
         options.ramp_per_s = self.connect_rate;
         options.pushers = self.publishers;
+        options.rooms_per_push = usize::from(self.rooms_per_push);
         options.in_flight = self.in_flight;
         options.heartbeat = self.heartbeat;
         options.connect_timeout = self.connect_timeout;

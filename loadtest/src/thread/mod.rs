@@ -492,8 +492,9 @@ impl Thread {
             self.notes.unsure.insert(sent.room);
         }
         for asked in self.pushers.iter().filter_map(|pusher| pusher.asked) {
-            self.notes.ignored += 1;
-            self.notes.unsure.insert(asked.room);
+            self.notes.ignored += u64::from(asked.rooms.count);
+            let rooms = asked.rooms.of(self.plan.rooms.len());
+            self.notes.unsure.extend(rooms);
         }
         let now_us = self.clock.now_us();
         self.hand_over(now_us);

@@ -37,10 +37,38 @@ pub(super) struct Pusher {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
     line: u64,
-    pub(super) room: u32,
+    pub(super) rooms: Rooms,
     due_us: u64,
     /// When patience with the answer ends.
     until_us: u64,
+}
+
+/// Rooms one push goes to: one after the other in the plan, round its end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rooms {
+    first: u32,
+    pub(super) count: u32,
+}
+
+impl Rooms {
+    /// Their indexes, of `all`.
+    pub(super) fn of(self, all: usize) -> impl Iterator<Item = u32> {
+        (0..self.count).map(move |nth| (self.first + nth) % all.max(1) as u32)
+    }
+}
+
+/// What became of a push in one room.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum PushResult {
+    Numbered(Numbered),
+    Refused(Refused),
+}
+
+/// An answer to a push to several rooms.
+#[derive(Deserialize)]
+struct Results {
+    results: Vec<PushResult>,
 }
 
 #[derive(Deserialize)]
@@ -70,11 +98,22 @@ impl Thread {
         let Some(at) = self.free_pusher() else {
             return false;
         };
-        let room = self.plan.popularity.pick(&mut self.chance);
-        let line = self.speech.next_line(room, true);
+        let first = self.plan.popularity.pick(&mut self.chance);
+        let line = self.speech.next_line(first, true);
         let speech = self.make_line(line, due_us);
-        let body = Dialect::push(&self.plan.rooms[room as usize], &speech);
-        self.ask(at, &body, line, room, due_us);
+        let rooms = Rooms {
+            first,
+            count: self.plan.rooms_per_push as u32,
+        };
+        let body = match rooms.count {
+            1 => Dialect::push(&self.plan.rooms[first as usize], &speech),
+            _ => {
+                let all = &self.plan.rooms;
+                let named = rooms.of(all.len()).map(|room| &all[room as usize]);
+                Dialect::push_to(named, &speech)
+            }
+        };
+        self.ask(at, &body, line, rooms, due_us);
         true
     }
 
@@ -100,7 +139,11 @@ impl Thread {
                 .voice
                 .gift(&self.plan.stamper, stamp, &mut self.chance);
             let body = Dialect::gift(&self.plan.rooms[room as usize], &speech);
-            self.ask(at, &body, line, room, due_us);
+            let rooms = Rooms {
+                first: room,
+                count: 1,
+            };
+            self.ask(at, &body, line, rooms, due_us);
         }
     }
 
@@ -110,13 +153,13 @@ impl Thread {
             .position(|pusher| pusher.asked.is_none())
     }
 
-    fn ask(&mut self, at: usize, body: &str, line: u64, room: u32, due_us: u64) {
+    fn ask(&mut self, at: usize, body: &str, line: u64, rooms: Rooms, due_us: u64) {
         let Some(api) = &self.plan.target.api else {
             return;
         };
         let asked = Asked {
             line,
-            room,
+            rooms,
             due_us,
             until_us: self.clock.now_us() + PATIENCE_US,
         };
@@ -189,25 +232,40 @@ impl Thread {
             return;
         };
         self.meter.pending.sub(1);
+        let count = u64::from(asked.rooms.count);
         if answer.status != 200 {
             let code = serde_json::from_slice::<Refused>(&body).map_or_else(
                 |_| format!("status_{}", answer.status),
                 |refused| refused.code,
             );
-            return bump(&mut self.notes.lines_refused, &code);
+            (0..count).for_each(|_| bump(&mut self.notes.lines_refused, &code));
+            return;
         }
-        match serde_json::from_slice::<Numbered>(&body) {
-            Ok(Numbered { seq, epoch }) => {
-                let took_us = self.clock.now_us().saturating_sub(asked.due_us).max(1);
-                self.sample.pushes.saturating_record(took_us);
-                self.write_accepted(Accepted {
-                    room: asked.room,
+        let results = match count {
+            1 => serde_json::from_slice(&body).map(|result| vec![result]),
+            _ => serde_json::from_slice(&body).map(|Results { results }| results),
+        };
+        match results {
+            Ok(results) if results.len() as u64 == count => self.pushed(asked, results),
+            _ => self.fault("a push answered 200 without a number for each room"),
+        }
+    }
+
+    /// A push was answered, room by room.
+    fn pushed(&mut self, asked: Asked, results: Vec<PushResult>) {
+        let took_us = self.clock.now_us().saturating_sub(asked.due_us).max(1);
+        self.sample.pushes.saturating_record(took_us);
+        let rooms = asked.rooms.of(self.plan.rooms.len());
+        for (room, result) in rooms.zip(results) {
+            match result {
+                PushResult::Numbered(Numbered { seq, epoch }) => self.write_accepted(Accepted {
+                    room,
                     epoch,
                     seq,
                     line: asked.line,
-                });
+                }),
+                PushResult::Refused(refused) => bump(&mut self.notes.lines_refused, &refused.code),
             }
-            Err(_) => self.fault("a push answered 200 without a number"),
         }
     }
 
@@ -218,8 +276,9 @@ impl Thread {
         pusher.out.clear();
         if let Some(asked) = pusher.asked.take() {
             self.meter.pending.sub(1);
-            self.notes.unanswered += 1;
-            self.notes.unsure.insert(asked.room);
+            self.notes.unanswered += u64::from(asked.rooms.count);
+            let rooms = asked.rooms.of(self.plan.rooms.len());
+            self.notes.unsure.extend(rooms);
             bump(&mut self.notes.failed, &format!("push: {why}"));
         }
     }

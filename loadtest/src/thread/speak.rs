@@ -36,6 +36,8 @@ pub(super) struct Schedules {
     last_line: u64,
     /// The last number given in each room, where the publisher numbers.
     numbers: HashMap<u32, u64>,
+    /// Lines said at each due time.
+    at_once: u64,
 }
 
 /// One thread's part of an even stream.
@@ -94,7 +96,12 @@ impl Schedule {
 impl Schedules {
     pub(super) fn new(plan: &Plan, thread: usize) -> Schedules {
         let share = plan.speaking_share(thread);
-        let lines = share.and_then(|share| Schedule::new(plan.lines_per_s, share));
+        let at_once = match plan.via {
+            Via::Http => plan.rooms_per_push,
+            Via::WebSocket => 1,
+        };
+        let per_s = plan.lines_per_s / at_once as f64;
+        let lines = share.and_then(|share| Schedule::new(per_s, share));
         let gifts = Schedule::new(plan.gifts_per_s, (thread as u64, plan.threads as u64));
         Schedules {
             lines,
@@ -103,6 +110,7 @@ impl Schedules {
             next_speaker: 0,
             last_line: (thread as u64) << THREAD_SHIFT,
             numbers: HashMap::new(),
+            at_once: at_once as u64,
         }
     }
 
@@ -124,8 +132,9 @@ impl Schedules {
     }
 
     pub(super) fn scheduled(&self) -> u64 {
-        let both = self.lines.iter().chain(self.gifts.iter());
-        both.map(Schedule::scheduled).sum()
+        let scheduled =
+            |schedule: &Option<Schedule>| schedule.as_ref().map_or(0, Schedule::scheduled);
+        scheduled(&self.lines) * self.at_once + scheduled(&self.gifts)
     }
 
     pub(super) fn next_due_us(&self) -> u64 {
