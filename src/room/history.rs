@@ -13,11 +13,46 @@ pub struct Keep {
     pub bytes_max: usize,
 }
 
-/// The newest messages, consecutive by number. What comes in with one batch shares a buffer, which lives until its last
-/// message goes: so at most twice `bytes_max` is held.
+/// Messages of one batch, oldest first, back to back in a buffer that holds nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// The buffer.
+    pub bytes: Bytes,
+    /// Where each message ends in it.
+    pub ends: Vec<u32>,
+}
+
+impl Kept {
+    /// How many messages.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The messages.
+    pub fn messages(&self) -> impl Iterator<Item = Bytes> {
+        (0..self.len()).map(|index| self.bytes.slice(self.range(index)))
+    }
+
+    fn range(&self, index: usize) -> std::ops::Range<usize> {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        start as usize..self.ends[index] as usize
+    }
+}
+
+/// The newest messages, consecutive by number. A batch's buffer lives until its last message goes: so at most twice
+/// `bytes_max` is held.
 #[derive(Debug, Default)]
 pub struct History {
-    messages: VecDeque<Bytes>,
+    batches: VecDeque<Kept>,
+    /// Messages of the first batch that have been let go of.
+    gone: usize,
+    /// Messages kept.
+    len: usize,
     /// The number of the first of them.
     oldest: u64,
     bytes: usize,
@@ -26,46 +61,59 @@ pub struct History {
 impl History {
     /// Takes the newest messages of a batch, the last of them numbered `newest`; the oldest go until what is left is within
     /// `keep`. Where the batch's first messages are left out, what was kept before goes too: there must be no hole.
-    pub fn extend(&mut self, newest: u64, messages: Vec<Bytes>, keep: Keep) {
-        let first = (newest + 1).saturating_sub(messages.len() as u64);
-        if first != self.oldest + self.messages.len() as u64 {
-            self.messages.clear();
-            self.bytes = 0;
-            self.oldest = first;
+    pub fn extend(&mut self, newest: u64, batch: Kept, keep: Keep) {
+        let first = (newest + 1).saturating_sub(batch.len() as u64);
+        if first != self.oldest + self.len as u64 {
+            *self = History {
+                oldest: first,
+                ..History::default()
+            };
         }
-        self.bytes += messages.iter().map(Bytes::len).sum::<usize>();
-        self.messages.extend(messages);
+        if !batch.is_empty() {
+            self.bytes += batch.bytes.len();
+            self.len += batch.len();
+            self.batches.push_back(batch);
+        }
         self.trim(keep);
     }
 
     /// Lets the oldest go until what is left is within `keep`: a reload may have made it less.
     pub fn trim(&mut self, keep: Keep) {
-        while self.messages.len() > keep.lines_max || self.bytes > keep.bytes_max {
-            let Some(gone) = self.messages.pop_front() else {
+        while self.len > keep.lines_max || self.bytes > keep.bytes_max {
+            let Some(first) = self.batches.front() else {
                 return;
             };
-            self.bytes -= gone.len();
+            self.bytes -= first.range(self.gone).len();
             self.oldest += 1;
+            self.len -= 1;
+            self.gone += 1;
+            if self.gone == first.len() {
+                self.batches.pop_front();
+                self.gone = 0;
+            }
         }
     }
 
     /// The oldest number kept.
     pub fn oldest(&self) -> Option<u64> {
-        (!self.messages.is_empty()).then_some(self.oldest)
+        (self.len > 0).then_some(self.oldest)
     }
 
     /// Everything numbered above `seq`, ascending.
-    pub fn after(&self, seq: u64) -> impl Iterator<Item = &Bytes> {
+    pub fn after(&self, seq: u64) -> impl Iterator<Item = Bytes> {
         // A client may name any number, the largest too.
         let skip = seq.saturating_add(1).saturating_sub(self.oldest);
-        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-        self.messages.iter().skip(skip)
+        self.from(usize::try_from(skip).unwrap_or(usize::MAX))
     }
 
     /// The newest `limit`, ascending.
-    pub fn newest(&self, limit: usize) -> impl Iterator<Item = &Bytes> {
-        let skip = self.messages.len().saturating_sub(limit);
-        self.messages.iter().skip(skip)
+    pub fn newest(&self, limit: usize) -> impl Iterator<Item = Bytes> {
+        self.from(self.len.saturating_sub(limit))
+    }
+
+    fn from(&self, skip: usize) -> impl Iterator<Item = Bytes> {
+        let messages = self.batches.iter().flat_map(Kept::messages);
+        messages.skip(self.gone.saturating_add(skip))
     }
 }
 
@@ -73,12 +121,25 @@ impl History {
 mod tests {
     use super::*;
 
-    fn texts<'a>(messages: impl Iterator<Item = &'a Bytes>) -> Vec<&'a [u8]> {
-        messages.map(|m| &m[..]).collect()
+    fn texts(messages: impl Iterator<Item = Bytes>) -> Vec<Vec<u8>> {
+        messages.map(|message| message.to_vec()).collect()
     }
 
-    fn message(fill: u8, bytes: usize) -> Vec<Bytes> {
-        vec![Bytes::from(vec![fill; bytes])]
+    fn batch(messages: &[(u8, usize)]) -> Kept {
+        let mut kept = Vec::new();
+        let mut ends = Vec::new();
+        for (fill, bytes) in messages {
+            kept.extend(std::iter::repeat_n(*fill, *bytes));
+            ends.push(kept.len() as u32);
+        }
+        Kept {
+            bytes: kept.into(),
+            ends,
+        }
+    }
+
+    fn message(fill: u8, bytes: usize) -> Kept {
+        batch(&[(fill, bytes)])
     }
 
     #[test]
@@ -109,6 +170,25 @@ mod tests {
     }
 
     #[test]
+    fn batches_are_let_go_of_message_by_message() {
+        let keep = Keep {
+            lines_max: 4,
+            bytes_max: 100,
+        };
+        let mut history = History::default();
+        history.extend(3, batch(&[(1, 10), (2, 20), (3, 30)]), keep);
+        history.extend(6, batch(&[(4, 5), (5, 5), (6, 5)]), keep);
+        assert_eq!((history.oldest(), history.bytes), (Some(3), 45));
+        let sizes = |messages: Vec<Vec<u8>>| messages.iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(sizes(texts(history.after(0))), [30, 5, 5, 5]);
+        assert_eq!(texts(history.after(4)), [[5; 5], [6; 5]]);
+        assert_eq!(texts(history.newest(1)), [[6; 5]]);
+        assert_eq!(history.batches.len(), 2);
+        history.extend(7, message(7, 1), keep);
+        assert_eq!((history.oldest(), history.batches.len()), (Some(4), 2));
+    }
+
+    #[test]
     fn what_a_batch_left_out_takes_the_older_with_it() {
         let keep = Keep {
             lines_max: 3,
@@ -117,11 +197,10 @@ mod tests {
         let mut history = History::default();
         history.extend(1, message(1, 10), keep);
         // 2 to 4 came in one batch and only 3 and 4 fit: 1 is before the hole.
-        let batch = vec![Bytes::from(vec![3; 50]), Bytes::from(vec![4; 50])];
-        history.extend(4, batch, keep);
+        history.extend(4, batch(&[(3, 50), (4, 50)]), keep);
         assert_eq!((history.oldest(), history.bytes), (Some(3), 100));
         // Nothing of 5 fits.
-        history.extend(5, Vec::new(), keep);
+        history.extend(5, Kept::default(), keep);
         assert_eq!((history.oldest(), history.bytes), (None, 0));
         history.extend(6, message(6, 10), keep);
         assert_eq!((history.oldest(), history.bytes), (Some(6), 10));

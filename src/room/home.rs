@@ -170,7 +170,7 @@ impl Home {
         }
         let oldest = self.history.oldest();
         let complete = seq >= self.sealed_seq || oldest.is_some_and(|oldest| seq + 1 >= oldest);
-        complete.then(|| self.history.after(seq).cloned().collect())
+        complete.then(|| self.history.after(seq).collect())
     }
 
     /// A member went. One that had joined another numbering is not known here.
@@ -385,8 +385,8 @@ impl Home {
     pub fn history(&self, since: Option<u64>, limit: usize) -> HistoryPage {
         let limit = limit.clamp(1, HISTORY_PAGE_MAX);
         let messages = match since {
-            Some(since) => self.history.after(since).take(limit).cloned().collect(),
-            None => self.history.newest(limit).cloned().collect(),
+            Some(since) => self.history.after(since).take(limit).collect(),
+            None => self.history.newest(limit).collect(),
         };
         HistoryPage {
             epoch: self.epoch,

@@ -1,12 +1,11 @@
 //! A room's open batch, and how it is sealed: every object rendered once, framed once per encoding for the whole node.
 //! Owned by the room's home.
 
-use bytes::Bytes;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::ask::{Chunk, Encoding, Mark, Own, Speaker};
 use super::budget::Choice;
-use super::history::Keep;
+use super::history::{Keep, Kept};
 use crate::base::rng::Rng;
 use crate::proto::ws::encode;
 
@@ -59,8 +58,8 @@ struct Item {
 /// A closed batch.
 #[derive(Debug)]
 pub struct SealedBatch {
-    /// The newest of the numbered objects, in order, back to back in a buffer that holds nothing else.
-    pub kept: Vec<Bytes>,
+    /// The newest of the numbered objects.
+    pub kept: Kept,
     /// By encoding; `None` where it was not asked for.
     pub chunks: [Option<Chunk>; Encoding::COUNT],
     /// The events once more, each in a frame of its own.
@@ -211,32 +210,29 @@ impl Batch {
         &self.json[item.start..item.end]
     }
 
-    /// Copies of the newest numbered objects, sent or left out, as many as `keep` allows. Copies, because a slice of the whole batch would
-    /// hold all of it in memory for the sake of a few lines.
-    fn newest(&self, keep: Keep) -> Vec<Bytes> {
+    /// Copies of the newest numbered objects, sent or left out, as many as `keep` allows. Copies, because a slice of the
+    /// whole batch would hold all of it in memory for the sake of a few lines.
+    fn newest(&self, keep: Keep) -> Kept {
         let numbered = |item: &&Item| !matches!(item.kind, Kind::Comfort | Kind::Told(_));
-        let mut bytes = 0;
-        let mut newest: Vec<&[u8]> = self
-            .items
-            .iter()
-            .rev()
-            .filter(numbered)
-            .map(|item| self.json_of(item))
-            .take(keep.lines_max)
-            .take_while(|object| {
-                bytes += object.len();
-                bytes <= keep.bytes_max
-            })
-            .collect();
-        newest.reverse();
-        let buffer = Bytes::from(newest.concat());
-        let mut start = 0;
-        let slice = |object: &&[u8]| {
-            let from = start;
-            start += object.len();
-            buffer.slice(from..start)
-        };
-        newest.iter().map(slice).collect()
+        let (mut bytes, mut kept) = (0, 0);
+        for item in self.items.iter().rev().filter(numbered) {
+            let more = bytes + item.end - item.start;
+            if kept == keep.lines_max || more > keep.bytes_max {
+                break;
+            }
+            (bytes, kept) = (more, kept + 1);
+        }
+        let all = self.items.iter().filter(numbered).count();
+        let mut buffer = Vec::with_capacity(bytes);
+        let mut ends = Vec::with_capacity(kept);
+        for item in self.items.iter().filter(numbered).skip(all - kept) {
+            buffer.extend_from_slice(self.json_of(item));
+            ends.push(buffer.len() as u32);
+        }
+        Kept {
+            bytes: buffer.into(),
+            ends,
+        }
     }
 }
 
@@ -341,6 +337,10 @@ pub(super) mod tests {
         payloads
     }
 
+    fn texts(kept: &Kept) -> Vec<bytes::Bytes> {
+        kept.messages().collect()
+    }
+
     fn batch(items: &[(Kind, &str)]) -> Batch {
         let mut batch = Batch::default();
         for (kind, text) in items {
@@ -360,7 +360,7 @@ pub(super) mod tests {
         assert_eq!(open.begun_ns(), Some(5));
         let sealed = open.seal([true, true], ALL);
         assert_eq!((open.begun_ns(), open.bytes()), (None, 0));
-        assert_eq!(sealed.kept, ["{1}", "{2}", "{3}"]);
+        assert_eq!(texts(&sealed.kept), ["{1}", "{2}", "{3}"]);
         assert_eq!(sealed.lines, 2);
         let [Some(plain), Some(gathered)] = &sealed.chunks else {
             panic!("both were asked for");
@@ -408,7 +408,7 @@ pub(super) mod tests {
                 lines_max,
                 bytes_max,
             };
-            batch(&items).seal([false, false], keep).kept
+            texts(&batch(&items).seal([false, false], keep).kept)
         };
         assert_eq!(kept(2, 100), ["{22}", "{333}"]);
         assert_eq!(kept(9, 9), ["{22}", "{333}"]);

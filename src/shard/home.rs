@@ -1,6 +1,6 @@
 //! The rooms whose home is this shard: found, opened, sealed, forgotten. Also the flood buckets of users whose home it is.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::Shard;
@@ -23,17 +23,22 @@ const ONLINE_TICK_MS: u64 = 100;
 /// Home rooms of one shard.
 pub struct Homes {
     shards: usize,
-    rooms: HashMap<RoomId, Home>,
+    rooms: HashMap<RoomId, Entry>,
     /// Rooms with an open batch, oldest first. A room stands here at most once.
     open: VecDeque<RoomId>,
-    is_open: HashSet<RoomId>,
     /// Rooms whose online count changed and is still to be told.
     online: Vec<RoomId>,
-    is_online: HashSet<RoomId>,
     online_at_ms: u64,
     users: HashMap<UserId, Bucket>,
     /// Where the slow sweep for forgettable rooms goes on.
     sweep: Vec<RoomId>,
+}
+
+/// A room, and the lists it stands in.
+struct Entry {
+    home: Home,
+    is_open: bool,
+    is_online: bool,
 }
 
 impl Homes {
@@ -43,9 +48,7 @@ impl Homes {
             shards,
             rooms: HashMap::new(),
             open: VecDeque::new(),
-            is_open: HashSet::new(),
             online: Vec::new(),
-            is_online: HashSet::new(),
             online_at_ms: 0,
             users: HashMap::new(),
             sweep: Vec::new(),
@@ -62,7 +65,10 @@ impl Homes {
     /// # Errors
     /// `room_not_found`.
     pub fn find(&mut self, room: &RoomId) -> Result<&mut Home, Refusal> {
-        self.rooms.get_mut(room).ok_or_else(|| not_found(room))
+        match self.rooms.get_mut(room) {
+            Some(entry) => Ok(&mut entry.home),
+            None => Err(not_found(room)),
+        }
     }
 
     /// A room, begun if need be.
@@ -84,7 +90,12 @@ impl Homes {
             let epoch = Epoch::begin(now.unix_ms, rng.next_u64());
             let class = classes.class_of(room.as_str());
             let home = Home::new(room.clone(), class, epoch, now, self.shards);
-            self.rooms.insert(room.clone(), home);
+            let entry = Entry {
+                home,
+                is_open: false,
+                is_online: false,
+            };
+            self.rooms.insert(room.clone(), entry);
         }
         self.find(room)
     }
@@ -94,34 +105,37 @@ impl Homes {
     /// # Errors
     /// `room_not_found`.
     pub fn remove(&mut self, room: &RoomId) -> Result<Home, Refusal> {
-        self.rooms.remove(room).ok_or_else(|| not_found(room))
+        let removed = self.rooms.remove(room);
+        removed.map(|entry| entry.home).ok_or_else(|| not_found(room))
     }
 
     /// Who a room lets in: as its owner said, or as its class does.
     pub fn access(&self, room: &RoomId, classes: &Rooms) -> Access {
         match self.rooms.get(room) {
-            Some(home) => home.access(),
+            Some(entry) => entry.home.access(),
             None => classes.class_of(room.as_str()).access,
         }
     }
 
     /// A member went.
     pub fn leave(&mut self, room: &RoomId, leave: &Leave, now: Now) {
-        if let Some(home) = self.rooms.get_mut(room) {
-            home.leave(leave, now);
+        if let Some(entry) = self.rooms.get_mut(room) {
+            entry.home.leave(leave, now);
             self.touched(room, now.mono_ms());
         }
     }
 
     /// Something was asked of a room: it may have an open batch now, or another count.
     pub fn touched(&mut self, room: &RoomId, now_ms: u64) {
-        let Some(home) = self.rooms.get_mut(room) else {
+        let Some(entry) = self.rooms.get_mut(room) else {
             return;
         };
-        if home.due_ns().is_some() && self.is_open.insert(room.clone()) {
+        if !entry.is_open && entry.home.due_ns().is_some() {
+            entry.is_open = true;
             self.open.push_back(room.clone());
         }
-        if home.online_changed() && self.is_online.insert(room.clone()) {
+        if !entry.is_online && entry.home.online_changed() {
+            entry.is_online = true;
             self.online.push(room.clone());
             self.online_at_ms = self.online_at_ms.max(now_ms + 1);
         }
@@ -145,7 +159,7 @@ impl Homes {
     pub fn top(&self, limit: usize, after: Option<&(u32, Box<str>)>) -> Vec<Detail> {
         let mut best: BTreeSet<(std::cmp::Reverse<u32>, &RoomId)> = BTreeSet::new();
         let after = after.map(|(online, room)| (std::cmp::Reverse(*online), &**room));
-        for (id, home) in &self.rooms {
+        for (id, Entry { home, .. }) in &self.rooms {
             let key = (std::cmp::Reverse(home.online()), id);
             if after.is_some_and(|after| (key.0, id.as_str()) <= after) {
                 continue;
@@ -155,21 +169,26 @@ impl Homes {
                 best.pop_last();
             }
         }
-        let detail = |(_, id): (_, &RoomId)| self.rooms.get(id).map(Home::detail);
+        let detail = |(_, id): (_, &RoomId)| self.rooms.get(id).map(|entry| entry.home.detail());
         best.into_iter().filter_map(detail).collect()
     }
 
     /// New settings for rooms that have none of their own.
     pub fn apply_classes(&mut self, classes: &Rooms) {
-        for (id, home) in &mut self.rooms {
+        for (id, Entry { home, .. }) in &mut self.rooms {
             home.apply_class(classes.class_of(id.as_str()));
         }
     }
 
     /// When the soonest open batch is due, in monotonic ns.
     pub fn next_due_ns(&self) -> Option<u64> {
-        let due = |room| self.rooms.get(room).and_then(Home::due_ns);
+        let due = |room| self.due_of(room);
         self.open.iter().filter_map(due).min()
+    }
+
+    /// When one room's open batch is due.
+    fn due_of(&self, room: &RoomId) -> Option<u64> {
+        self.rooms.get(room)?.home.due_ns()
     }
 
     /// When online counts are to be looked at.
@@ -186,23 +205,23 @@ impl Shard {
             let Some(room) = self.homes.open.pop_front() else {
                 return;
             };
-            let due_ns = self.homes.rooms.get(&room).and_then(Home::due_ns);
-            match due_ns {
+            let Some(entry) = self.homes.rooms.get_mut(&room) else {
+                continue;
+            };
+            match entry.home.due_ns() {
                 Some(due_ns) if due_ns > self.now.mono_ns => self.homes.open.push_back(room),
                 Some(_) => {
-                    self.homes.is_open.remove(&room);
+                    entry.is_open = false;
                     self.seal_home(&room);
                 }
-                None => {
-                    self.homes.is_open.remove(&room);
-                }
+                None => entry.is_open = false,
             }
         }
     }
 
     /// Seals one room's open batch if its time has come; a room that gathers goes on gathering.
     pub(super) fn seal_if_due(&mut self, room: &RoomId) {
-        let due_ns = self.homes.rooms.get(room).and_then(Home::due_ns);
+        let due_ns = self.homes.due_of(room);
         if due_ns.is_some_and(|due_ns| due_ns <= self.now.mono_ns) {
             self.seal_home(room);
         }
@@ -210,7 +229,7 @@ impl Shard {
 
     /// Seals a room for the last time. This shard's own share goes by its own mail, behind answers to joins that wait there.
     pub(super) fn seal_last(&mut self, room: &RoomId) {
-        let Some(home) = self.homes.rooms.get_mut(room) else {
+        let Ok(home) = self.homes.find(room) else {
             return;
         };
         if let Some(sealed) = home.seal(&mut self.rng, self.now) {
@@ -222,7 +241,7 @@ impl Shard {
 
     /// Seals one room's open batch: into this shard's own logs, and by mail to every other shard that hosts members.
     pub(super) fn seal_home(&mut self, room: &RoomId) {
-        let Some(home) = self.homes.rooms.get_mut(room) else {
+        let Ok(home) = self.homes.find(room) else {
             return;
         };
         let Some(sealed) = home.seal(&mut self.rng, self.now) else {
@@ -249,17 +268,17 @@ impl Shard {
         self.homes.online_at_ms = now_ms + ONLINE_TICK_MS;
         let changed = std::mem::take(&mut self.homes.online);
         for room in changed {
-            let home = self.homes.rooms.get_mut(&room);
-            match home.filter(|home| home.online_changed()) {
-                None => {
-                    self.homes.is_online.remove(&room);
-                }
-                Some(home) if home.online_due(now_ms) => {
-                    home.put_online(self.now);
-                    self.homes.is_online.remove(&room);
-                    self.homes.touched(&room, now_ms);
-                }
-                Some(_) => self.homes.online.push(room),
+            let Some(entry) = self.homes.rooms.get_mut(&room) else {
+                continue;
+            };
+            if !entry.home.online_changed() {
+                entry.is_online = false;
+            } else if entry.home.online_due(now_ms) {
+                entry.home.put_online(self.now);
+                entry.is_online = false;
+                self.homes.touched(&room, now_ms);
+            } else {
+                self.homes.online.push(room);
             }
         }
     }
@@ -300,7 +319,7 @@ impl Shard {
             if homes
                 .rooms
                 .get(&room)
-                .is_some_and(|home| home.forgettable(now_ms))
+                .is_some_and(|entry| entry.home.forgettable(now_ms))
             {
                 homes.rooms.remove(&room);
             }
