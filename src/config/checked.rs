@@ -306,6 +306,8 @@ pub struct Slow {
     pub outbox_bytes_max: usize,
     /// Time without a byte taken after which a viewer is closed with 4413.
     pub stuck_timeout_ms: u64,
+    /// Bytes the kernel takes for one viewer beyond what is on its way; 0 = its own measure.
+    pub unsent_bytes_max: u32,
 }
 
 /// What happens to a viewer that fell off the room log.

@@ -276,6 +276,12 @@ pub const KEYS: &[Key] = &[
         "a viewer that takes nothing for so long is closed (4413)",
     ),
     key(
+        "slow.unsent_bytes_max",
+        Kind::Size(0, 16 << 20),
+        "\"128KiB\"",
+        "bytes the kernel takes for one viewer beyond what is on its way (Linux); 0 = the kernel's own measure; needs a restart",
+    ),
+    key(
         "drain.batch",
         Kind::Whole(1, 10_000_000),
         "10000",

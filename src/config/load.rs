@@ -258,6 +258,7 @@ fn plain(r: &mut Reader<'_>, machine: &Machine) -> Config {
             },
             outbox_bytes_max: r.number("slow.outbox_bytes_max") as usize,
             stuck_timeout_ms: r.number("slow.stuck_timeout"),
+            unsent_bytes_max: r.number("slow.unsent_bytes_max") as u32,
         },
         drain: Drain {
             batch: r.number("drain.batch") as usize,

@@ -165,6 +165,7 @@ pub fn value(config: &Config, path: &str) -> Option<String> {
         }),
         "slow.outbox_bytes_max" => slow.outbox_bytes_max.to_string(),
         "slow.stuck_timeout" => ms(slow.stuck_timeout_ms),
+        "slow.unsent_bytes_max" => slow.unsent_bytes_max.to_string(),
         "drain.batch" => config.drain.batch.to_string(),
         "drain.interval" => ms(config.drain.interval_ms),
         "drain.deadline" => ms(config.drain.deadline_ms),
@@ -205,7 +206,9 @@ fn class_values(class: &RoomClass) -> [(&'static str, String); 6] {
 /// What a reload changes at once, and what waits for a restart, by key path.
 pub fn reload_diff(old: &Config, new: &Config) -> (Vec<String>, Vec<String>) {
     let fixed = |path: &str| {
-        path.starts_with("listen.") || path.starts_with("server.") || path == "log.format"
+        path.starts_with("listen.")
+            || path.starts_with("server.")
+            || ["log.format", "slow.unsent_bytes_max"].contains(&path)
     };
     let (mut applied, mut needs_restart) = (Vec::new(), Vec::new());
     for key in KEYS {

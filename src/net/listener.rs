@@ -40,18 +40,42 @@ pub fn reserve(address: SocketAddr) -> io::Result<Reserved> {
     })
 }
 
+/// What accepted connections are to be like. On Linux they inherit it from the listener, which spares a call for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traits {
+    /// Bytes the kernel takes beyond what is on its way (`TCP_NOTSENT_LOWAT`); 0 = its own measure. Without it a client that
+    /// never reads fills megabytes of kernel memory before it is seen to be slow.
+    pub unsent_bytes_max: u32,
+}
+
 /// A shard's listener on a reserved address. `backlog` is what the kernel holds for us; it caps it at `somaxconn`.
 ///
 /// # Errors
 /// Whatever `bind` and `listen` say.
-pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
+pub fn listen(address: SocketAddr, backlog: i32, traits: Traits) -> io::Result<TcpListener> {
     let socket = socket(address)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
+    set_traits(&socket, traits)?;
     socket.bind(&address.into())?;
     socket.listen(backlog)?;
     socket.set_nonblocking(true)?;
     Ok(TcpListener::from_std(socket.into()))
+}
+
+#[cfg(target_os = "linux")]
+fn set_traits(socket: &Socket, traits: Traits) -> io::Result<()> {
+    // Small frames go out at once (no Nagle).
+    socket.set_tcp_nodelay(true)?;
+    match traits.unsent_bytes_max {
+        0 => Ok(()),
+        bytes => socket.set_tcp_notsent_lowat(bytes),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set_traits(_: &Socket, _: Traits) -> io::Result<()> {
+    Ok(())
 }
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {
@@ -67,10 +91,14 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
 mod tests {
     use super::*;
 
+    const TRAITS: Traits = Traits {
+        unsent_bytes_max: 70_000,
+    };
+
     #[test]
     fn a_taken_port_is_noticed_even_with_reuseport() {
         let first = reserve("127.0.0.1:0".parse().unwrap()).unwrap();
-        let _listening = listen(first.address, 16).unwrap();
+        let _listening = listen(first.address, 16, TRAITS).unwrap();
         let second = reserve(first.address);
         assert_eq!(second.unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
@@ -78,8 +106,21 @@ mod tests {
     #[test]
     fn shards_share_a_reserved_address() {
         let reserved = reserve("127.0.0.1:0".parse().unwrap()).unwrap();
-        let _a = listen(reserved.address, 16).unwrap();
-        let _b = listen(reserved.address, 16).unwrap();
+        let _a = listen(reserved.address, 16, TRAITS).unwrap();
+        let _b = listen(reserved.address, 16, TRAITS).unwrap();
         std::net::TcpStream::connect(reserved.address).unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn accepted_connections_inherit_what_the_listener_is() {
+        let reserved = reserve("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listening = listen(reserved.address, 16, TRAITS).unwrap();
+        let _client = std::net::TcpStream::connect(reserved.address).unwrap();
+        let (accepted, _) = listening.accept().unwrap();
+        let accepted = socket2::SockRef::from(&accepted);
+        assert!(accepted.tcp_nodelay().unwrap());
+        assert_eq!(accepted.tcp_notsent_lowat().unwrap(), 70_000);
+        assert!(accepted.nonblocking().unwrap());
     }
 }

@@ -67,7 +67,9 @@ impl Stream {
         }
     }
 
-    /// Small frames go out at once (no Nagle). A socket that does not take the option works all the same.
+    /// Small frames go out at once (no Nagle), where that is not inherited from the listener. A socket that does not take the
+    /// option works all the same.
+    #[cfg(not(target_os = "linux"))]
     pub fn set_up(&mut self) {
         let Stream::Tcp(tcp) = self;
         let _ = tcp.set_nodelay(true);

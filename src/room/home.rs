@@ -26,8 +26,10 @@ use crate::config::checked::{Limits, RoomClass, Tick};
 use crate::proto::danmaku::server;
 use serde_json::value::RawValue;
 
-/// The online count is told at most this often.
+/// The online count is told at most this often; ...
 const ONLINE_EVERY_MS: u64 = 1000;
+/// ... in rooms with more members than this a second, as often as makes so many members.
+const ONLINE_TOLD_PER_MS: u64 = 10;
 /// Rooms with fewer members send at once, always.
 const BREATHING_FROM: u32 = 1000;
 /// A sixth of what a visit costs: what gathering adds to the latency stays small beside the walk's own.
@@ -363,9 +365,10 @@ impl Home {
         online > 0 && self.online_told != (online, online)
     }
 
-    /// Whether it may be told now: at most once a second.
+    /// Whether it may be told now: at most once a second, and more rarely in a large room.
     pub fn online_due(&self, now_ms: u64) -> bool {
-        let told = |told_ms: u64| told_ms + ONLINE_EVERY_MS <= now_ms;
+        let every_ms = ONLINE_EVERY_MS.max(u64::from(self.online()) / ONLINE_TOLD_PER_MS);
+        let told = |told_ms: u64| told_ms + every_ms <= now_ms;
         self.online_changed() && self.online_told_ms.is_none_or(told)
     }
 

@@ -354,6 +354,10 @@ impl Viewer {
     ) -> Result<(), End> {
         intents.push(Intent::Refused { code: refusal.code });
         self.answer(out, |json| server::error(json, id, refusal));
+        if refusal.code == Code::Busy {
+            // The node is slow, not the client bad.
+            return Ok(());
+        }
         let now_s = (env.now.mono_ms() / 1000) as u32;
         let forgiven = (now_s - self.forgiven_s).saturating_mul(limits::STRIKES_FORGIVEN_PER_S);
         self.strikes = self.strikes.saturating_sub(forgiven) + 1;

@@ -41,8 +41,11 @@ struct Listening {
 impl Listeners {
     /// Opens both and registers them.
     pub fn open(start: &Start) -> io::Result<Listeners> {
+        let traits = listener::Traits {
+            unsent_bytes_max: start.policy.config.slow.unsent_bytes_max,
+        };
         let open = |which, address, token| {
-            let mut socket = listener::listen(address, limits::LISTEN_BACKLOG)?;
+            let mut socket = listener::listen(address, limits::LISTEN_BACKLOG, traits)?;
             let registry = start.poll.registry();
             registry.register(&mut socket, token, Interest::READABLE)?;
             Ok::<_, io::Error>(Listening {
@@ -146,6 +149,7 @@ impl Shard {
         // 2^31 generations, so that no connection's token is the waker's or a listener's.
         self.next_generation = (self.next_generation + 1) & (u32::MAX >> 1);
         let token = Token((generation as usize) << 32 | slot as usize);
+        #[cfg(not(target_os = "linux"))]
         stream.set_up();
         if let Err(error) = stream.register(self.poll.registry(), token) {
             tracing::warn!(%error, "a connection could not be watched");

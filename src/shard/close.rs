@@ -1,8 +1,11 @@
 //! Ends: a viewer is closed with a code, a connection is let go. The closing itself is the last step of the turn.
 
+use std::collections::VecDeque;
+
 use super::Shard;
 use super::conn::Kind;
 use crate::base::ids::ConnId;
+use crate::base::limits;
 use crate::session::End;
 
 /// How long a viewer may take to answer our close frame.
@@ -33,13 +36,17 @@ impl Shard {
     pub(super) fn doom(&mut self, id: ConnId) {
         if let Some(conn) = self.conn(id) {
             conn.flags.doomed = true;
-            self.doomed.push(id.slot);
+            self.doomed.push_back(id.slot);
         }
     }
 
-    /// The close step of the turn.
+    /// The close step of the turn: a bounded number, oldest first. Until it is its turn a doomed connection is passed by
+    /// everywhere.
     pub(super) fn close_doomed(&mut self) {
-        while let Some(slot) = self.doomed.pop() {
+        for _ in 0..limits::CLOSES_PER_TURN {
+            let Some(slot) = self.doomed.pop_front() else {
+                break;
+            };
             let Some(conn) = self.conns.get(slot as usize) else {
                 continue;
             };
@@ -62,6 +69,9 @@ impl Shard {
         }
         if self.conns.is_empty() && self.conns.capacity() > 1024 {
             self.conns.shrink_to_fit();
+        }
+        if self.doomed.is_empty() && self.doomed.capacity() > 4096 {
+            self.doomed = VecDeque::new();
         }
     }
 

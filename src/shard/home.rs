@@ -29,6 +29,8 @@ pub struct Homes {
     /// Rooms whose online count changed and is still to be told.
     online: Vec<RoomId>,
     online_at_ms: u64,
+    /// Members that may be told a count, where nothing else is sent to them.
+    online_visits: Bucket,
     users: HashMap<UserId, Bucket>,
     /// Where the slow sweep for forgettable rooms goes on.
     sweep: Vec<RoomId>,
@@ -50,6 +52,7 @@ impl Homes {
             open: VecDeque::new(),
             online: Vec::new(),
             online_at_ms: 0,
+            online_visits: Bucket::default(),
             users: HashMap::new(),
             sweep: Vec::new(),
         }
@@ -106,7 +109,9 @@ impl Homes {
     /// `room_not_found`.
     pub fn remove(&mut self, room: &RoomId) -> Result<Home, Refusal> {
         let removed = self.rooms.remove(room);
-        removed.map(|entry| entry.home).ok_or_else(|| not_found(room))
+        removed
+            .map(|entry| entry.home)
+            .ok_or_else(|| not_found(room))
     }
 
     /// Who a room lets in: as its owner said, or as its class does.
@@ -267,13 +272,14 @@ impl Shard {
         }
         self.homes.online_at_ms = now_ms + ONLINE_TICK_MS;
         let changed = std::mem::take(&mut self.homes.online);
+        let mut visits = Visits(self.homes.online_visits);
         for room in changed {
             let Some(entry) = self.homes.rooms.get_mut(&room) else {
                 continue;
             };
             if !entry.home.online_changed() {
                 entry.is_online = false;
-            } else if entry.home.online_due(now_ms) {
+            } else if entry.home.online_due(now_ms) && visits.allow(&entry.home, now_ms) {
                 entry.home.put_online(self.now);
                 entry.is_online = false;
                 self.homes.touched(&room, now_ms);
@@ -281,6 +287,7 @@ impl Shard {
                 self.homes.online.push(room);
             }
         }
+        self.homes.online_visits = visits.0;
     }
 
     /// Counts what a publish came to.
@@ -324,6 +331,27 @@ impl Shard {
                 homes.rooms.remove(&room);
             }
         }
+    }
+}
+
+/// What telling online counts may cost. A storm changes the count of every room it enters, and each telling is a walk.
+struct Visits(Bucket);
+
+impl Visits {
+    /// Whether a room may be told its count now. With lines that go out anyway it costs nothing.
+    fn allow(&mut self, home: &Home, now_ms: u64) -> bool {
+        const RATE: Rate = Rate {
+            per_s: limits::ONLINE_VISITS_PER_S,
+            burst: limits::ONLINE_VISITS_PER_S,
+        };
+        if home.due_ns().is_some() {
+            return true;
+        }
+        let allowed = self.0.left(RATE, now_ms) > 0;
+        if allowed {
+            self.0.spend(RATE, home.online());
+        }
+        allowed
     }
 }
 

@@ -114,7 +114,7 @@ pub struct Shard {
     /// Connections with something to write at the end of the turn.
     flush: Vec<ConnId>,
     /// Connections to be let go at the end of the turn.
-    doomed: Vec<u32>,
+    doomed: VecDeque<u32>,
     /// Reused by every session's input.
     intents: Vec<Intent>,
     /// Reused by every read.
@@ -156,7 +156,7 @@ impl Shard {
             refusals_logged: Bucket::default(),
             resume: VecDeque::new(),
             flush: Vec::new(),
-            doomed: Vec::new(),
+            doomed: VecDeque::new(),
             intents: Vec::new(),
             scratch: vec![0; limits::READ_SCRATCH_BYTES],
             next_second_ms: 0,
@@ -245,6 +245,7 @@ impl Shard {
     fn patience(&self) -> Duration {
         let busy = !self.resume.is_empty()
             || !self.hosting.walking.is_empty()
+            || !self.doomed.is_empty()
             || self.mail.waiting() > 0
             || self.sweeps.is_busy()
             || self.listeners.has_pending();

@@ -97,6 +97,7 @@ fn config() -> Config {
             policy: SlowPolicy::Drop,
             outbox_bytes_max: 1 << 16,
             stuck_timeout_ms: 1,
+            unsent_bytes_max: 0,
         },
         drain: Drain {
             batch: 1,
