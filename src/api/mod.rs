@@ -45,6 +45,8 @@ pub struct Ctx<'a> {
     pub listener: Listener,
     /// Shards of the node: how many answers a [`Question::Node`] gets.
     pub shards: usize,
+    /// Whether lines may be pushed now: not while the node is overloaded.
+    pub takes_pushes: bool,
     /// The node itself.
     pub node: NodeFacts,
 }

@@ -12,6 +12,7 @@ use super::gather::{Gather, Show, mismatched, timeout};
 use super::{Ctx, Question};
 use crate::base::identity::{Caller, Role, User};
 use crate::base::ids::RoomId;
+use crate::base::limits::OVERLOADED_RETRY_MS;
 use crate::base::refusal::{Code, Refusal};
 use crate::bus::Answer;
 use crate::proto::danmaku::http::{Entry, PushBody, PushContent, Target, parse_push};
@@ -22,6 +23,10 @@ use crate::room::ask::{Author, Content, Once, Publish, Published};
 pub(super) fn push(call: &Call, ctx: &Ctx) -> Result<Step, Refusal> {
     let body = parse_push(call.body, ctx.policy.config.limits.text_bytes_max)?;
     permit(call, &body)?;
+    if !ctx.takes_pushes && matches!(body.content, PushContent::Line { .. }) {
+        let reason = "this node is overloaded and takes no pushed lines; events it takes";
+        return Err(Refusal::new(Code::Overloaded, reason).retry(OVERLOADED_RETRY_MS));
+    }
     let publish = Publish {
         author: author(call, body.user),
         who: call.identity().cloned(),

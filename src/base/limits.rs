@@ -17,6 +17,12 @@ pub const ACCEPTS_PER_TURN: usize = 128;
 pub const CLOSES_PER_TURN: usize = 128;
 /// Members told an online count per second on one shard, where nothing else is being sent to them: at 6 us each a thirtieth of a core.
 pub const ONLINE_VISITS_PER_S: u32 = 5_000;
+/// Bytes waiting for viewers one by one, on one shard, at which that is too much: a thousand full outboxes.
+pub const OUTBOXES_BYTES: u64 = 64 << 20;
+/// Connections looked at each time viewers are to be given up.
+pub const GIVE_UP_VISITS: usize = 2048;
+/// When those given up may come back: the node needs seconds, and they should not come together.
+pub const OVERLOADED_RETRY_MS: u32 = 3000;
 /// Events taken from the poller at once.
 pub const EVENTS_PER_POLL: usize = 1024;
 /// A shard's one read buffer: a whole HTTP request of default size fits.

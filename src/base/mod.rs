@@ -4,6 +4,7 @@ pub mod clock;
 pub mod identity;
 pub mod ids;
 pub mod limits;
+pub mod pressure;
 pub mod rate;
 pub mod refusal;
 pub mod rng;

@@ -27,6 +27,8 @@ pub struct Config {
     pub rooms: Rooms,
     /// `[slow]`
     pub slow: Slow,
+    /// `[overload]`
+    pub overload: Overload,
     /// `[drain]`
     pub drain: Drain,
     /// `[log]`
@@ -328,6 +330,15 @@ pub struct Drain {
     pub interval_ms: u64,
     /// When whoever is left is cut.
     pub deadline_ms: u64,
+}
+
+/// When the node gives things up rather than fall behind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Overload {
+    /// Lines that are so late are too late: from here on a part of the crowd's is left out.
+    pub lag_ms: u64,
+    /// Memory the process may have; 0 = what the machine or its control group has.
+    pub memory_max: u64,
 }
 
 /// Logs.

@@ -282,6 +282,18 @@ pub const KEYS: &[Key] = &[
         "bytes the kernel takes for one viewer beyond what is on its way (Linux); 0 = the kernel's own measure; needs a restart",
     ),
     key(
+        "overload.lag",
+        Kind::Duration(10, 60_000),
+        "\"500ms\"",
+        "lines so late are too late: from here on the node gives things up, see OPERATIONS",
+    ),
+    key(
+        "overload.memory_max",
+        Kind::Size(0, 1 << 50),
+        "0",
+        "memory the process may have; 0 = what the machine or its control group has",
+    ),
+    key(
         "drain.batch",
         Kind::Whole(1, 10_000_000),
         "10000",

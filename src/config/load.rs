@@ -260,6 +260,10 @@ fn plain(r: &mut Reader<'_>, machine: &Machine) -> Config {
             stuck_timeout_ms: r.number("slow.stuck_timeout"),
             unsent_bytes_max: r.number("slow.unsent_bytes_max") as u32,
         },
+        overload: Overload {
+            lag_ms: r.number("overload.lag"),
+            memory_max: r.number("overload.memory_max"),
+        },
         drain: Drain {
             batch: r.number("drain.batch") as usize,
             interval_ms: r.number("drain.interval"),

@@ -166,6 +166,8 @@ pub fn value(config: &Config, path: &str) -> Option<String> {
         "slow.outbox_bytes_max" => slow.outbox_bytes_max.to_string(),
         "slow.stuck_timeout" => ms(slow.stuck_timeout_ms),
         "slow.unsent_bytes_max" => slow.unsent_bytes_max.to_string(),
+        "overload.lag" => ms(config.overload.lag_ms),
+        "overload.memory_max" => config.overload.memory_max.to_string(),
         "drain.batch" => config.drain.batch.to_string(),
         "drain.interval" => ms(config.drain.interval_ms),
         "drain.deadline" => ms(config.drain.deadline_ms),

@@ -17,11 +17,12 @@ use crate::bus::{Msg, Policy};
 use crate::config::checked::FdTables;
 use crate::net::fd;
 use crate::net::listener::{self, Reserved};
-use crate::shard::{Address, Node, Shard, Start, WAKER};
+use crate::shard::{Address, Node, Said, Shard, Start, WAKER};
 use crate::sync::addresses::Addresses;
 use crate::sync::gate::{Gate, RateGate};
 use crate::sync::mailbox::{Inbox, mailbox};
 use crate::telemetry::block::Block;
+use crate::telemetry::process;
 
 /// The running process, as the main thread holds it.
 pub struct Gateway {
@@ -72,6 +73,9 @@ impl Gateway {
             handshakes: Gate::new(config.admission.handshakes_max),
             accept_rate: RateGate::new(),
             addresses: Arc::new(Addresses::new()),
+            pressures: (0..shards).map(|_| Said::default()).collect(),
+            memory_max: process::memory_max().unwrap_or(0),
+            memory: AtomicU64::new(0),
             blocks: (0..shards).map(|_| Arc::new(Block::new())).collect(),
             turned_ms: (0..shards).map(|_| AtomicU64::new(0)).collect(),
             draining: AtomicBool::new(false),

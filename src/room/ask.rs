@@ -260,6 +260,8 @@ pub struct Sealed {
     pub events: Option<Chunk>,
     /// Lines sent in the batch.
     pub lines: u32,
+    /// Lines left out.
+    pub left_out: u32,
     /// What the authors of lines that were not sent get in place of the chunk.
     pub own: Box<[Own]>,
     /// Monotonic nanoseconds of the turn in which the first of them was numbered, for the fan-out histogram.

@@ -19,6 +19,7 @@ use super::seal::{Batch, Kind};
 use crate::base::clock::Now;
 use crate::base::identity::{Access, Identity, Role};
 use crate::base::ids::{Epoch, RoomId, ShardId, UserId};
+use crate::base::pressure::WHOLE;
 use crate::base::rate::{Bucket, Rate};
 use crate::base::refusal::{Code, Refusal};
 use crate::base::rng::Rng;
@@ -31,7 +32,7 @@ const ONLINE_EVERY_MS: u64 = 1000;
 /// ... in rooms with more members than this a second, as often as makes so many members.
 const ONLINE_TOLD_PER_MS: u64 = 10;
 /// Rooms with fewer members send at once, always.
-const BREATHING_FROM: u32 = 1000;
+const BREATHING_FROM: u32 = 5000;
 /// A sixth of what a visit costs: what gathering adds to the latency stays small beside the walk's own.
 const BREATH_NS_PER_MEMBER: u64 = 1000;
 /// The longest breath.
@@ -52,6 +53,8 @@ pub struct Home {
     /// Lines are gathered for a window, because there are more than may be sent.
     gathers: bool,
     budget: Budget,
+    /// The part of the crowd's lines that is sent while the node is overloaded, of `WHOLE`.
+    share: u32,
     /// Monotonic ns of the last seal.
     sealed_ns: u64,
     history: History,
@@ -108,6 +111,7 @@ impl Home {
             batch: Batch::default(),
             gathers: false,
             budget: Budget::default(),
+            share: WHOLE,
             sealed_ns: 0,
             history: History::default(),
             presence: Presence::new(shards),
@@ -232,9 +236,26 @@ impl Home {
     /// More lines than the budget has left are gathered, so that all of them have the same chance.
     fn gather_above_budget(&mut self, now: Now) {
         self.budget.set(self.deliver_per_s_max());
-        if let Some(left) = self.budget.left(now.mono_ms()) {
+        if let Some(left) = self.left(now) {
             self.gathers = self.batch.lines() > left;
         }
+    }
+
+    /// The node is overloaded: of the crowd's lines only this part is sent, in parts of [`WHOLE`], but never none.
+    pub fn press(&mut self, share: u32) {
+        self.share = share;
+    }
+
+    /// Lines of the open batch that may be sent; `None` = all.
+    fn left(&mut self, now: Now) -> Option<u32> {
+        let budget = self.budget.left(now.mono_ms());
+        if self.share >= WHOLE {
+            return budget;
+        }
+        let crowd = u64::from(self.batch.crowd());
+        let hosts = self.batch.lines() - self.batch.crowd();
+        let part = (crowd * u64::from(self.share) / u64::from(WHOLE)).max(1) as u32;
+        Some(budget.map_or(hosts + part, |left| left.min(hosts + part)))
     }
 
     /// Lines per second each viewer is sent; 0 = no bound.
@@ -319,7 +340,7 @@ impl Home {
     /// speakers alone.
     pub fn seal(&mut self, chance: &mut Rng, now: Now) -> Option<Arc<Sealed>> {
         let begun_ns = self.batch.begun_ns()?;
-        let own = self.leave_out(chance, now);
+        let (left_out, own) = self.leave_out(chance, now);
         let uses = Encoding::ALL.map(|encoding| self.presence.uses(encoding));
         let keep = self.settings.keep();
         let sealed = self.batch.seal(uses, keep);
@@ -335,20 +356,21 @@ impl Home {
             chunks: sealed.chunks,
             events: sealed.events,
             lines: sealed.lines,
+            left_out,
             own,
             begun_ns,
         }))
     }
 
     /// Leaves out what does not fit into the budget, and says so.
-    fn leave_out(&mut self, chance: &mut Rng, now: Now) -> Box<[Own]> {
+    fn leave_out(&mut self, chance: &mut Rng, now: Now) -> (u32, Box<[Own]>) {
         self.gathers = false;
-        let Some(left) = self.budget.left(now.mono_ms()) else {
-            return Box::default();
+        let Some(left) = self.left(now) else {
+            return Default::default();
         };
         let out = self.batch.leave_out(left, chance);
         if out == 0 {
-            return Box::default();
+            return Default::default();
         }
         let (room, seq) = (&self.id, self.seq);
         let tell = |json: &mut Vec<u8>, count: u32| {
@@ -356,7 +378,8 @@ impl Home {
         };
         self.batch
             .put(Kind::Told(out), now.mono_ns, |json| tell(json, out));
-        self.batch.own(self.settings.class.log_bytes_max, tell)
+        let own = self.batch.own(self.settings.class.log_bytes_max, tell);
+        (out, own)
     }
 
     /// Whether the online count is another than what some member was told.

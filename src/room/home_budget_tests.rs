@@ -175,6 +175,30 @@ fn marks(bytes: &[u8]) -> Arc<[Mark]> {
 }
 
 #[test]
+fn an_overloaded_node_sends_a_part_of_the_crowd_and_never_none() {
+    let mut home = room(0);
+    home.press(WHOLE / 4);
+    crowd(&mut home, 1, 0);
+    assert_eq!(home.due_ns(), Some(0), "one line is no crowd");
+    assert_eq!(home.seal(&mut Rng::seed(1), at(0)).unwrap().lines, 1);
+    crowd(&mut home, 40, 5);
+    let host = say(&mut home, None, Role::Host, 5);
+    assert_eq!(home.due_ns(), Some(at(5).mono_ns + WINDOW_NS));
+    let sealed = home.seal(&mut Rng::seed(1), at(105)).unwrap();
+    assert_eq!((sealed.lines, sealed.left_out), (11, 30));
+    let (seqs, told) = read(sealed.chunks[0].as_ref().unwrap());
+    assert!(seqs.contains(&host));
+    assert_eq!(told, 30);
+    home.press(1);
+    crowd(&mut home, 40, 200);
+    assert_eq!(home.seal(&mut Rng::seed(1), at(300)).unwrap().lines, 1);
+    home.press(WHOLE);
+    crowd(&mut home, 40, 400);
+    assert_eq!(home.due_ns(), Some(at(400).mono_ns));
+    assert_eq!(home.seal(&mut Rng::seed(1), at(400)).unwrap().left_out, 0);
+}
+
+#[test]
 fn versions_of_ones_own_are_bounded() {
     let mut class = class();
     class.log_bytes_max = 4096;
@@ -200,14 +224,14 @@ fn a_large_room_takes_breath_and_a_small_one_does_not() {
         seat: seat(0, Encoding::Plain),
         resume: None,
     };
-    for _ in 0..999 {
+    for _ in 0..4999 {
         home.join(join(), at(0)).unwrap();
     }
     home.publish(line("a"), &limits(0), at(5)).unwrap();
     home.seal(&mut Rng::seed(1), at(5)).unwrap();
     home.publish(line("b"), &limits(0), at(5)).unwrap();
     assert_eq!(home.due_ns(), Some(at(5).mono_ns), "a small one");
-    for _ in 999..20_000 {
+    for _ in 4999..20_000 {
         home.join(join(), at(0)).unwrap();
     }
     assert_eq!(home.due_ns(), Some(at(25).mono_ns), "20,000 members: 20 ms");

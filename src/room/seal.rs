@@ -108,6 +108,11 @@ impl Batch {
         self.json.len()
     }
 
+    /// Lines in it that may be left out.
+    pub fn crowd(&self) -> u32 {
+        self.crowd
+    }
+
     /// Lines in it that a budget is asked for.
     pub fn lines(&self) -> u32 {
         let hosts = self.items.iter().filter(|item| item.kind == Kind::Host);

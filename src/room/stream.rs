@@ -71,8 +71,14 @@ pub struct Stream {
     walk_at: usize,
     /// Members still to be looked at in this round; 0 = the walk is round.
     remaining: usize,
-    /// Monotonic ns at which the oldest line of this round was numbered.
+    /// Members still to be looked at in this pass. A pass is once round; a round that is always begun anew has many.
+    pass: usize,
+    /// Monotonic ns at which the oldest line of this pass was numbered, or the pass before ended.
     begun_ns: u64,
+    /// Monotonic ns since which the walk has been carrying the oldest line of this pass.
+    since_ns: u64,
+    /// When the pass that was completed last had begun, until it is asked for.
+    passed_ns: Option<u64>,
     bytes_max: usize,
 }
 
@@ -86,15 +92,22 @@ impl Stream {
             members: Vec::new(),
             walk_at: 0,
             remaining: 0,
+            pass: 0,
             begun_ns: 0,
+            since_ns: 0,
+            passed_ns: None,
             bytes_max,
         }
     }
 
     /// Takes a sealed chunk and begins a round (or makes the running one whole again).
-    pub fn append(&mut self, chunk: &Chunk, events: Option<&Chunk>, begun_ns: u64) {
+    ///
+    /// `begun_ns` is when its oldest line was numbered, `now_ns` is now.
+    pub fn append(&mut self, chunk: &Chunk, events: Option<&Chunk>, begun_ns: u64, now_ns: u64) {
         if self.remaining == 0 {
             self.begun_ns = begun_ns;
+            self.since_ns = now_ns;
+            self.pass = self.members.len();
         }
         let start = self.log.end();
         self.log.append(&chunk.bytes, &chunk.marks, self.bytes_max);
@@ -174,7 +187,7 @@ impl Stream {
 
     /// The next member of this round that is behind; `None` when the round is done. Members that are up to date are
     /// passed over at a nanosecond each.
-    pub fn next_behind(&mut self) -> Option<usize> {
+    pub fn next_behind(&mut self, now_ns: u64) -> Option<usize> {
         let end = self.log.end();
         while self.remaining > 0 {
             if self.walk_at >= self.members.len() {
@@ -183,6 +196,7 @@ impl Stream {
             let at = self.walk_at;
             self.walk_at += 1;
             self.remaining -= 1;
+            self.count_pass(now_ns);
             if self.members.get(at)?.cursor != end {
                 return Some(at);
             }
@@ -190,14 +204,35 @@ impl Stream {
         None
     }
 
-    /// The round is done: nobody needs what all have; what somebody lacks goes back to its bound. Returns when the oldest
-    /// line of the round was numbered (monotonic ns).
-    pub fn settle(&mut self) -> u64 {
+    fn count_pass(&mut self, now_ns: u64) {
+        self.pass = self.pass.saturating_sub(1);
+        if self.pass == 0 {
+            self.passed_ns = Some(self.begun_ns);
+            self.begun_ns = now_ns;
+            self.since_ns = now_ns;
+            self.pass = self.members.len();
+        }
+    }
+
+    /// When the pass that was just completed had begun, once (monotonic ns).
+    pub fn take_passed(&mut self) -> Option<u64> {
+        self.passed_ns.take()
+    }
+
+    /// For how long the oldest line has been carried round, while members are still to be visited.
+    pub fn lag_ns(&self, now_ns: u64) -> u64 {
+        match self.is_walking() {
+            true => now_ns.saturating_sub(self.since_ns),
+            false => 0,
+        }
+    }
+
+    /// The round is done: nobody needs what all have; what somebody lacks goes back to its bound.
+    pub fn settle(&mut self) {
         match self.all_have_all() {
             true => self.clear(Log::clear),
             false => self.log.trim(self.bytes_max),
         }
-        self.begun_ns
     }
 
     fn all_have_all(&self) -> bool {
@@ -486,7 +521,7 @@ mod tests {
                         let (all, events) = chunk(next_item, &new);
                         next_item += new.len() as u32;
                         kinds.extend(&new);
-                        stream.append(&all, events.as_ref(), 0);
+                        stream.append(&all, events.as_ref(), 0, 0);
                     }
                     Step::Join => {
                         stream.join(next_slot);
@@ -501,7 +536,7 @@ mod tests {
                     Step::Leave(_) => {}
                     Step::Walk { visits, room } => {
                         for i in 0..visits {
-                            let Some(at) = stream.next_behind() else {
+                            let Some(at) = stream.next_behind(0) else {
                                 stream.settle();
                                 break;
                             };
@@ -552,13 +587,13 @@ mod tests {
         for slot in 0..4 {
             stream.join(slot);
         }
-        stream.append(&chunk(1, &[false]).0, None, 0);
-        assert_eq!(stream.next_behind(), Some(0));
+        stream.append(&chunk(1, &[false]).0, None, 0, 0);
+        assert_eq!(stream.next_behind(0), Some(0));
         stream.sent(0, FRAME);
         let (moved, undelivered) = stream.leave(0);
         assert_eq!((moved, undelivered), (Some(3), 0));
         let mut visited = Vec::new();
-        while let Some(at) = stream.next_behind() {
+        while let Some(at) = stream.next_behind(0) {
             visited.push(stream.member(at).unwrap().slot);
             stream.sent(at, FRAME);
         }
@@ -572,7 +607,7 @@ mod tests {
         stream.join(1);
         for i in 0..40 {
             let (all, events) = chunk(1 + i, &[true]);
-            stream.append(&all, events.as_ref(), 0);
+            stream.append(&all, events.as_ref(), 0, 0);
         }
         stream.settle();
         assert_eq!(stream.due(0), Due::Fallen);

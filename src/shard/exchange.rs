@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::Shard;
 use crate::api::{Ctx, Exchange, Listener, NodeFacts, Question, Special};
 use crate::base::ids::{ConnId, ShardId};
+use crate::base::pressure::Level;
 use crate::base::rate::{self, Rate};
 use crate::base::refusal::{Code, Refusal};
 use crate::bus::{Answer, Msg, NodeAsk, Policy, ReplyTo};
@@ -171,6 +172,7 @@ impl Shard {
             now: self.now,
             listener,
             shards: self.shards(),
+            takes_pushes: !self.overload.gives_up(Level::Pushes),
             node: NodeFacts {
                 name: self.node.name.clone(),
                 started_ms: self.node.started_ms,
@@ -182,15 +184,15 @@ impl Shard {
     pub(super) fn special(&self, special: Special) -> Reply {
         match special {
             Special::Ready => match self.node.unready() {
-                None => Reply::json(200, serde_json::json!({"status": "ready"})),
-                Some(why) => {
-                    let code = match why {
-                        "draining" => Code::Draining,
-                        "connections_full" => Code::ConnectionsFull,
-                        _ => Code::Overloaded,
-                    };
-                    Reply::refusal(&Refusal::new(code, why).retry(5000))
-                }
+                None => match self.node.pressure().0 {
+                    Level::Calm => Reply::json(200, serde_json::json!({"status": "ready"})),
+                    level => {
+                        let body =
+                            serde_json::json!({"status": "ready", "gives_up": level.as_str()});
+                        Reply::json(200, body)
+                    }
+                },
+                Some(why) => Reply::refusal(&why.refusal()),
             },
             Special::Metrics => {
                 let text = render::render(&self.node.view(ProcessStats::read()));

@@ -8,6 +8,7 @@ use crate::base::clock::Now;
 use crate::base::identity::Access;
 use crate::base::ids::{Epoch, RoomId, UserId};
 use crate::base::limits;
+use crate::base::pressure::Level;
 use crate::base::rate::{Bucket, Rate};
 use crate::base::refusal::{Code, Refusal};
 use crate::base::rng::Rng;
@@ -15,7 +16,7 @@ use crate::bus::Msg;
 use crate::config::checked::Rooms;
 use crate::room::ask::{Detail, Leave, Published};
 use crate::room::home::Home;
-use crate::telemetry::table::{Bucket as Flooded, Counter};
+use crate::telemetry::table::{Bucket as Flooded, Counter, Shed};
 
 /// How often the home looks for rooms whose online count is to be told.
 const ONLINE_TICK_MS: u64 = 100;
@@ -252,6 +253,9 @@ impl Shard {
         let Some(sealed) = home.seal(&mut self.rng, self.now) else {
             return;
         };
+        if self.overload.gives_up(Level::Crowd) {
+            self.metrics.shed(Shed::Lines, u64::from(sealed.left_out));
+        }
         let mut here = false;
         for shard in home.hosts() {
             if shard == self.id {
@@ -271,6 +275,10 @@ impl Shard {
             return;
         }
         self.homes.online_at_ms = now_ms + ONLINE_TICK_MS;
+        if self.overload.gives_up(Level::Comfort) {
+            self.metrics.shed(Shed::Comfort, 1);
+            return;
+        }
         let changed = std::mem::take(&mut self.homes.online);
         let mut visits = Visits(self.homes.online_visits);
         for room in changed {

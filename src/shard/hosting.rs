@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use slab::Slab;
 
 use super::conn::{Conn, SeatRef};
+use crate::base::clock::Now;
 use crate::base::ids::{Epoch, RoomId};
 use crate::config::checked::Rooms;
 use crate::room::ask::{Encoding, Sealed};
@@ -64,6 +65,13 @@ impl Hosting {
         room.streams[encoding.index()]
             .as_ref()
             .map(|hall| &hall.stream)
+    }
+
+    /// For how long the walk that is next in turn has carried its oldest line round.
+    pub fn lag_ns(&self, now_ns: u64) -> u64 {
+        let next = self.walking.front();
+        let stream = next.and_then(|(hosted, encoding)| self.stream_of(*hosted, *encoding));
+        stream.map_or(0, |stream| stream.lag_ns(now_ns))
     }
 
     /// Seats a connection: it gets what is appended from now on.
@@ -147,7 +155,7 @@ impl Hosting {
     }
 
     /// Appends sealed chunks to the room's logs here and queues their walks.
-    pub fn append(&mut self, sealed: &Sealed, now_ms: u64) {
+    pub fn append(&mut self, sealed: &Sealed, now: Now) {
         let Some(hosted) = self.find(sealed.room.as_str()) else {
             return;
         };
@@ -155,7 +163,7 @@ impl Hosting {
         if room.epoch != sealed.epoch {
             return;
         }
-        room.active_ms = now_ms;
+        room.active_ms = now.mono_ms();
         for encoding in Encoding::ALL {
             let chunk = &sealed.chunks[encoding.index()];
             let hall = &mut room.streams[encoding.index()];
@@ -163,7 +171,7 @@ impl Hosting {
                 continue;
             };
             hall.stream
-                .append(chunk, sealed.events.as_ref(), sealed.begun_ns);
+                .append(chunk, sealed.events.as_ref(), sealed.begun_ns, now.mono_ns);
             if !hall.queued {
                 hall.queued = true;
                 self.walking.push_back((hosted, encoding));

@@ -207,12 +207,13 @@ impl Shard {
         let home = self
             .homes
             .open(&room, &self.policy.config.rooms, now, &mut self.rng);
-        let mail = &self.mail;
+        let (mail, share) = (&self.mail, self.overload.share());
         let is_event = matches!(publish.content, Content::Event { .. });
         let answer = home.and_then(|home| {
             if home.hosts().any(|shard| mail.is_backed_up(shard)) {
                 return Err(busy());
             }
+            home.press(share);
             home.publish(publish, &self.policy.config.limits, now)
         });
         self.count_publish(is_event, &answer);

@@ -37,7 +37,7 @@ impl Shard {
                 self.hand_own(sealed, own);
             }
         }
-        self.hosting.append(sealed, self.now.mono_ms());
+        self.hosting.append(sealed, self.now);
     }
 
     /// A viewer whose socket is full gets no version of its own: it reads from the log when it can, like any slow viewer.
@@ -176,7 +176,8 @@ impl Shard {
         let found = &mut self.hosting.rooms[hosted as usize];
         for encoding in Encoding::ALL {
             if let Some(hall) = &mut found.streams[encoding.index()] {
-                hall.stream.append(&chunk, Some(&chunk), self.now.mono_ns);
+                let now_ns = self.now.mono_ns;
+                hall.stream.append(&chunk, Some(&chunk), now_ns, now_ns);
                 if !hall.queued {
                     hall.queued = true;
                     self.hosting.walking.push_back((hosted, encoding));

@@ -16,6 +16,7 @@ mod mail;
 mod mailbox;
 mod members;
 mod node;
+mod pressure;
 mod sweep;
 mod timers;
 mod upgrade;
@@ -23,7 +24,7 @@ mod viewer;
 mod walk;
 
 pub use mail::Address;
-pub use node::Node;
+pub use node::{Node, Said};
 
 use std::collections::VecDeque;
 use std::io;
@@ -54,6 +55,7 @@ use self::exchange::Exchanges;
 use self::home::Homes;
 use self::hosting::Hosting;
 use self::mail::Mail;
+use self::pressure::Overload;
 use self::sweep::Sweeps;
 
 /// The waker's token; connections never reach it because slots are below 2^32.
@@ -107,6 +109,7 @@ pub struct Shard {
     viewers: usize,
     exchanges: Exchanges,
     sweeps: Sweeps,
+    overload: Overload,
     /// Spent by refusals that are logged.
     refusals_logged: Bucket,
     /// Connections with something more to read that no edge will announce.
@@ -153,6 +156,7 @@ impl Shard {
             viewers: 0,
             exchanges: Exchanges::default(),
             sweeps: Sweeps::default(),
+            overload: Overload::default(),
             refusals_logged: Bucket::default(),
             resume: VecDeque::new(),
             flush: Vec::new(),
@@ -195,15 +199,18 @@ impl Shard {
         self.mail.flush_backlog();
         // Once before the walk, so that other shards write while this one does, and once after the rest.
         self.mail.wake_noted();
+        let walk_ns = self.node.clock.mono_ns();
         self.walk();
         self.sweep();
         self.flush_noted();
+        self.overload.walked(self.node.clock.mono_ns() - walk_ns);
         self.close_doomed();
         self.take_local();
         self.mail.wake_noted();
         let turn_ns = self.node.clock.mono_ns() - self.now.mono_ns;
         self.metrics.observe(Hist::TurnSeconds, turn_ns);
         self.metrics.set(Gauge::TurnLagSeconds, turn_ns);
+        self.judge_pressure(turn_ns);
         self.metrics.set(Gauge::Connections, self.viewers as u64);
     }
 
@@ -280,6 +287,7 @@ impl Shard {
             self.listeners.resume_ms(),
             self.sweeps.next_ms(),
             self.homes.online_due_ms(),
+            self.overload.next_ms(),
         ]
         .into_iter()
         .flatten()

@@ -2,9 +2,11 @@
 //! waits for another here.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::base::clock::Clock;
+use crate::base::pressure::{Level, Pressure, WHOLE};
+use crate::base::refusal::{Code, Refusal};
 use crate::config::checked::FdTables;
 use crate::sync::addresses::Addresses;
 use crate::sync::gate::{Gate, RateGate};
@@ -34,6 +36,12 @@ pub struct Node {
     pub blocks: Vec<Arc<Block>>,
     /// Monotonic ms of each shard's last turn: `/readyz` tells when one hangs.
     pub turned_ms: Vec<AtomicU64>,
+    /// What each shard says of its pressure.
+    pub pressures: Vec<Said>,
+    /// Memory the process may have as far as the system tells, bytes; 0 = unknown.
+    pub memory_max: u64,
+    /// Memory of the process, in thousandths of what it may have.
+    pub memory: AtomicU64,
     /// SIGTERM came.
     pub draining: AtomicBool,
     /// Whether each shard has its own descriptor table.
@@ -44,23 +52,92 @@ pub struct Node {
     pub log: LogHandle,
 }
 
+/// Why the node should get no new traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unready {
+    /// It is being emptied.
+    Draining,
+    /// A shard does not turn.
+    Hangs,
+    /// It gives up at least new anonymous viewers.
+    Overloaded(Level),
+    /// No connection permit is free.
+    Full,
+}
+
+impl Unready {
+    /// The refusal `/readyz` answers.
+    pub fn refusal(self) -> Refusal {
+        let (code, reason) = match self {
+            Unready::Draining => (Code::Draining, "draining".to_owned()),
+            Unready::Hangs => (Code::Overloaded, "a shard hangs".to_owned()),
+            Unready::Overloaded(level) => {
+                let reason = format!("overloaded: gives up {}", level.as_str());
+                (Code::Overloaded, reason)
+            }
+            Unready::Full => (Code::ConnectionsFull, "connections_full".to_owned()),
+        };
+        Refusal::new(code, reason).retry(5000)
+    }
+}
+
+/// What one shard says of its pressure: written by it alone, read by all.
+#[derive(Debug)]
+pub struct Said {
+    level: AtomicU32,
+    share: AtomicU32,
+}
+
+impl Default for Said {
+    fn default() -> Said {
+        Said {
+            level: AtomicU32::new(Level::Calm as u32),
+            share: AtomicU32::new(WHOLE),
+        }
+    }
+}
+
+impl Said {
+    /// Tells the others. Returns whether the level is another than before.
+    pub fn say(&self, own: &Pressure) -> bool {
+        self.share.store(own.share(), Ordering::Relaxed);
+        let level = own.level() as u32;
+        self.level.swap(level, Ordering::Relaxed) != level
+    }
+
+    fn heard(&self) -> (Level, u32) {
+        let level = Level::of(self.level.load(Ordering::Relaxed));
+        (level, self.share.load(Ordering::Relaxed))
+    }
+}
+
 /// A shard that has not turned for this long hangs. It turns at least once a second when idle.
 const HANG_MS: u64 = 5_000;
 
 impl Node {
     /// Why the node should get no new traffic now; `None` when it is ready.
-    pub fn unready(&self) -> Option<&'static str> {
+    pub fn unready(&self) -> Option<Unready> {
         let now_ms = self.clock.mono_ns() / 1_000_000;
         let hangs = |turned: &AtomicU64| turned.load(Ordering::Relaxed) + HANG_MS < now_ms;
         if self.draining.load(Ordering::Relaxed) {
-            Some("draining")
+            Some(Unready::Draining)
         } else if self.turned_ms.iter().any(hangs) {
-            Some("a shard hangs")
+            Some(Unready::Hangs)
+        } else if self.pressure().0 >= Level::Arrivals {
+            Some(Unready::Overloaded(self.pressure().0))
         } else if self.connections.in_use() >= self.connections.max() {
-            Some("connections_full")
+            Some(Unready::Full)
         } else {
             None
         }
+    }
+
+    /// The highest level and the smallest share of any shard.
+    pub fn pressure(&self) -> (Level, u32) {
+        let said = self.pressures.iter().map(Said::heard);
+        said.fold((Level::Calm, WHOLE), |(level, share), (its, of_it)| {
+            (level.max(its), share.min(of_it))
+        })
     }
 
     /// What `/metrics` shows.

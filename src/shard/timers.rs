@@ -160,6 +160,7 @@ impl Shard {
     }
 
     fn every_second(&mut self) {
+        self.measure_memory();
         self.time_out_exchanges();
         self.forget_idle();
         self.quiet_logs();

@@ -13,6 +13,7 @@ use crate::auth::credentials::{Presented, presented};
 use crate::auth::origin::origin_allowed;
 use crate::base::identity::Identity;
 use crate::base::ids::{ConnId, RoomId};
+use crate::base::pressure::Level;
 use crate::base::rate::Rate;
 use crate::base::refusal::{Code, Refusal};
 use crate::bus::{Msg, ReplyTo, RoomAsk};
@@ -22,7 +23,7 @@ use crate::proto::http::{Request, uri};
 use crate::proto::ws::handshake::{self, Offer, Protocol};
 use crate::room::ask::{Encoding, Join, Joined, Seat};
 use crate::session::viewer::{Viewer, reply};
-use crate::telemetry::table::{Counter, Hist};
+use crate::telemetry::table::{Counter, Hist, Shed};
 
 /// A client that has passed the door and waits for its rooms.
 #[derive(Debug)]
@@ -164,7 +165,11 @@ impl Shard {
         )?;
         let query = Query::read(request)?;
         let identity = self.identify(request, &query, &offer)?;
-        let rooms_max = config.limits.rooms_per_connection_max;
+        if identity.is_none() && self.overload.gives_up(Level::Arrivals) {
+            let reason = "this node is overloaded and lets in nobody without a token";
+            return Err(self.overloaded(Shed::Arrivals, reason));
+        }
+        let rooms_max = self.policy.config.limits.rooms_per_connection_max;
         if query.rooms.len() > rooms_max {
             let reason = format!("{} rooms, at most {rooms_max}", query.rooms.len());
             return Err(Refusal::new(Code::TooManyRooms, reason));

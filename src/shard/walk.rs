@@ -63,7 +63,12 @@ impl Shard {
             let Some(stream) = self.hosting.stream(hosted, encoding) else {
                 return used;
             };
-            let Some(at) = stream.next_behind() else {
+            let next = stream.next_behind(self.now.mono_ns);
+            if let Some(begun_ns) = stream.take_passed() {
+                let took_ns = self.node.clock.mono_ns().saturating_sub(begun_ns);
+                self.metrics.observe(Hist::FanoutSeconds, took_ns);
+            }
+            let Some(at) = next else {
                 self.round_done(hosted, encoding);
                 return used;
             };
@@ -82,9 +87,7 @@ impl Shard {
         if let Some(hall) = &mut room.streams[encoding.index()]
             && std::mem::take(&mut hall.queued)
         {
-            let begun_ns = hall.stream.settle();
-            let took_ns = self.node.clock.mono_ns().saturating_sub(begun_ns);
-            self.metrics.observe(Hist::FanoutSeconds, took_ns);
+            hall.stream.settle();
         }
     }
 

@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::base::refusal::Code;
 
-use super::table::{Bucket, CLOSE_CODES, Counter, Dropped, Gauge, HTTP_STATUSES, Hist, Labelled};
+use super::table::{
+    Bucket, CLOSE_CODES, Counter, Dropped, Gauge, HTTP_STATUSES, Hist, Labelled, Shed,
+};
 
 /// One shard's cells. Aligned to two cache lines, because adjacent-line prefetch pairs them.
 #[repr(align(128))]
@@ -29,6 +31,7 @@ pub struct Block {
     closes: [Cell; CLOSE_CODES.len() + 1],
     statuses: [Cell; HTTP_STATUSES.len() + 1],
     dropped: [Cell; Dropped::ALL.len()],
+    shed: [Cell; Shed::ALL.len()],
     limited: [Cell; Bucket::ALL.len()],
 }
 
@@ -56,6 +59,7 @@ impl Block {
             closes: zeros(),
             statuses: zeros(),
             dropped: zeros(),
+            shed: zeros(),
             limited: zeros(),
         }
     }
@@ -104,6 +108,11 @@ impl Block {
         self.dropped[why as usize].add(n);
     }
 
+    /// So much was given up for the node's sake.
+    pub fn shed(&self, what: Shed, n: u64) {
+        self.shed[what as usize].add(n);
+    }
+
     /// A viewer is gone; `code` 1006 if no close frame was exchanged. Unlisted codes count as `other`.
     pub fn closed(&self, code: u16) {
         self.closes[cell_of(&CLOSE_CODES, code)].add(1);
@@ -132,6 +141,7 @@ impl Block {
             Labelled::ClosesTotal => &self.closes,
             Labelled::HttpRequestsTotal => &self.statuses,
             Labelled::DroppedTotal => &self.dropped,
+            Labelled::ShedTotal => &self.shed,
             Labelled::RateLimitedTotal => &self.limited,
         };
         cells.get(cell).map(Cell::read)

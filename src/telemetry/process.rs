@@ -38,6 +38,20 @@ impl ProcessStats {
     }
 }
 
+/// Resident memory now, bytes; 0 where it cannot be told.
+pub fn resident_bytes() -> u64 {
+    ProcessStats::read().resident_bytes
+}
+
+/// Memory this process may have, bytes: the machine's, or its control group's where that is less (cgroup v2). `None` where it cannot be
+/// told.
+pub fn memory_max() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    return linux::memory_max();
+    #[cfg(not(target_os = "linux"))]
+    return None;
+}
+
 #[cfg(target_os = "linux")]
 mod linux {
     use std::fs;
@@ -61,6 +75,28 @@ mod linux {
             max_fds: getrlimit(Resource::Nofile).current,
             start_unix_ms: start_unix_ms(stat.start_ticks),
         }
+    }
+
+    pub(super) fn memory_max() -> Option<u64> {
+        let machine = parse_total(&fs::read_to_string("/proc/meminfo").ok()?)?;
+        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let own = groups.lines().find_map(|line| line.strip_prefix("0::"));
+        let limits = own.into_iter().flat_map(|path| {
+            let folder = std::path::Path::new("/sys/fs/cgroup").join(path.trim_start_matches('/'));
+            let upwards: Vec<_> = folder.ancestors().map(|at| at.join("memory.max")).collect();
+            upwards
+        });
+        let limit = |file| fs::read_to_string(file).ok()?.trim().parse().ok();
+        let tightest = limits.filter_map(limit).min();
+        Some(tightest.map_or(machine, |limit: u64| limit.min(machine)))
+    }
+
+    /// `MemTotal` of `/proc/meminfo` (proc_meminfo(5)), bytes.
+    pub(super) fn parse_total(meminfo: &str) -> Option<u64> {
+        let mut lines = meminfo.lines();
+        let line = lines.find_map(|line| line.strip_prefix("MemTotal:"))?;
+        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        kib.checked_mul(1024)
     }
 
     /// What is taken from `/proc/self/stat` (proc_pid_stat(5)).
@@ -105,7 +141,7 @@ mod linux {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use super::linux::{Stat, parse_boot, parse_stat};
+    use super::linux::{Stat, parse_boot, parse_stat, parse_total};
     use super::*;
     use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -126,6 +162,10 @@ mod tests {
             Some(1_795_377_714)
         );
         assert_eq!(parse_boot("cpu 1 2\n"), None);
+        let meminfo = "MemTotal:       24618748 kB\nMemFree: 1 kB\n";
+        assert_eq!(parse_total(meminfo), Some(24_618_748 * 1024));
+        assert_eq!(parse_total("MemFree: 1 kB\n"), None);
+        assert!(memory_max().is_some_and(|max| max > resident_bytes()));
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub enum Labels {
     Refusal,
     /// `reason`: every [`Dropped`].
     Dropped,
+    /// `what`: every [`Shed`].
+    Shed,
     /// `code`: [`CLOSE_CODES`] and `other`.
     Close,
     /// `status`: [`HTTP_STATUSES`] and `other`.
@@ -83,6 +85,7 @@ impl Labels {
             Labels::None => &[],
             Labels::Shard => &["shard"],
             Labels::Refusal | Labels::Dropped => &["reason"],
+            Labels::Shed => &["what"],
             Labels::Close => &["code"],
             Labels::Status => &["status"],
             Labels::Bucket => &["scope"],
@@ -99,6 +102,7 @@ impl Labels {
         match self {
             Labels::Refusal => Code::ALL.get(cell).map(|code| code.as_str().into()),
             Labels::Dropped => Dropped::ALL.get(cell).map(|why| why.as_str().into()),
+            Labels::Shed => Shed::ALL.get(cell).map(|what| what.as_str().into()),
             Labels::Bucket => Bucket::ALL.get(cell).map(|scope| scope.as_str().into()),
             Labels::Close => number(&CLOSE_CODES),
             Labels::Status => number(&HTTP_STATUSES),
@@ -260,6 +264,8 @@ families! {
             "Messages waiting in a shard's mailbox at its last turn.", "Which shard is behind.";
         TurnLagSeconds = "danmaku_turn_lag_seconds", G, Seconds, Shard, Shards,
             "How late a shard is: the length of its last turn, which whatever arrived meanwhile had to wait.", "Above 0.1: shed load or add shards.";
+        OverloadLevel = "danmaku_overload_level", G, Of("level"), Shard, Shards,
+            "What a shard gives up: 0 nothing, 1 online counts, 2 a part of the crowd's lines, 3 new anonymous viewers, 4 pushed lines, 5 viewers that take nothing, 6 guests in no room.", "Above 0: the node has more than it can carry; 3 and more: /readyz says so.";
         OpenFds = "danmaku_open_fds", G, Of("descriptors"), Shard, Shards,
             "Descriptors a shard holds: sockets, listeners, poller and those inherited.", "With a table per shard each one has the whole limit for itself; see OPERATIONS.";
     }
@@ -276,6 +282,8 @@ families! {
             "Lines and events refused to their author, by the code it got.", "rate_limited: the limits bite; busy: a shard is behind.";
         RateLimitedTotal = "danmaku_rate_limited_total", C, Of("lines"), Bucket, Refusals,
             "Lines refused by flood control, by the bucket that was empty.", "user: abuse over several connections; room: raise limits.room_lines_per_s.";
+        ShedTotal = "danmaku_shed_total", C, Of("things"), Shed, Shards,
+            "What was given up because the node was overloaded.", "By what: lines and comfort are felt little, the rest is people.";
         DroppedTotal = "danmaku_dropped_total", C, Of("lines"), Dropped, FanOut,
             "Lines not delivered, once per viewer.", "slow: viewers are told how many; left: they were gone before they read.";
         HttpRequestsTotal = "danmaku_http_requests_total", C, Of("requests"), Status, Http,
@@ -433,6 +441,47 @@ impl Dropped {
             Dropped::Slow => "slow",
             Dropped::Left => "left",
             Dropped::Sampled => "sampled",
+        }
+    }
+}
+
+/// What was given up for the node's sake, in the order in which it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shed {
+    /// Looks at online counts that were not told.
+    Comfort,
+    /// Lines of the crowd that were left out, each counted once.
+    Lines,
+    /// Anonymous viewers that were refused.
+    Arrivals,
+    /// Pushes of lines that were refused.
+    Pushes,
+    /// Viewers closed because they took nothing.
+    Slow,
+    /// Guests in no room that were asked to come back later.
+    Idle,
+}
+
+impl Shed {
+    /// Everything, in cell order.
+    pub const ALL: [Shed; 6] = [
+        Shed::Comfort,
+        Shed::Lines,
+        Shed::Arrivals,
+        Shed::Pushes,
+        Shed::Slow,
+        Shed::Idle,
+    ];
+
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Shed::Comfort => "comfort",
+            Shed::Lines => "lines",
+            Shed::Arrivals => "arrivals",
+            Shed::Pushes => "pushes",
+            Shed::Slow => "slow",
+            Shed::Idle => "idle",
         }
     }
 }

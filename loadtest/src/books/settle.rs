@@ -1,6 +1,6 @@
 //! Settles the accounts: every membership against its room's ledger. On the main thread, after the run.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use super::{Accepted, Ledger, Membership};
 use crate::report::Deliveries;
@@ -71,7 +71,10 @@ impl Account<'_> {
         } else {
             0
         };
-        let missing = membership.missing.lines() + tail;
+        let missing = match membership.cut_short {
+            true => membership.missing.lines().min(tally.told),
+            false => membership.missing.lines() + tail,
+        };
         let lost = missing.saturating_sub(tally.told);
         found.expected += tally.received + missing;
         found.delivered += tally.received;
@@ -180,7 +183,7 @@ fn example(found: &mut Deliveries, sentence: impl FnOnce() -> String) {
     }
 }
 
-fn ranges(missing: &[(u64, u64)]) -> String {
+fn ranges(missing: &VecDeque<(u64, u64)>) -> String {
     let mut shown: Vec<String> = missing
         .iter()
         .take(4)
@@ -234,6 +237,7 @@ mod tests {
             room: 0,
             tally,
             missing: gaps.remove(&0).unwrap_or_default(),
+            cut_short: false,
             to_the_end: true,
         }
     }
@@ -343,6 +347,15 @@ mod tests {
     }
 
     #[test]
+    fn who_was_cut_short_is_not_asked_for_what_it_could_not_read() {
+        let mut deaf = viewer(0, honest((1..=20).filter(|seq| seq % 5 > 0)), 2);
+        (deaf.to_the_end, deaf.cut_short) = (false, true);
+        let found = settled(vec![deaf]);
+        assert_eq!(faults(&found), [0; 5]);
+        assert_eq!((found.expected, found.told_dropped), (16 + 2, 2));
+    }
+
+    #[test]
     fn lines_of_others_are_counted_apart() {
         let mut guest = viewer(0, honest(1..=LINES), 0);
         let mut gaps = Gaps::default();
@@ -399,7 +412,7 @@ mod tests {
     fn what_could_not_be_remembered_is_not_judged_by_content() {
         let mut forgetful = viewer(0, honest(11..=LINES), 10);
         forgetful.missing = Missing {
-            ranges: vec![(6, 10)],
+            ranges: VecDeque::from([(6, 10)]),
             forgotten: 5,
         };
         let found = settled(vec![forgetful]);

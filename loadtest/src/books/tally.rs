@@ -1,6 +1,6 @@
 //! What one viewer received of one room. Owned by the viewer's client thread; it never allocates while nothing is wrong.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 /// A membership as its viewer sees it, from `joined` on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub type Gaps = HashMap<u32, Missing>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Missing {
     /// Inclusive and ascending, at most [`RANGES_MAX`].
-    pub ranges: Vec<(u64, u64)>,
+    pub ranges: VecDeque<(u64, u64)>,
     /// How many lines are missing in older ranges, which are forgotten: such a membership cannot be held against the
     /// ledger's contents any more, only counted.
     pub forgotten: u64,
@@ -60,11 +60,12 @@ impl Missing {
     }
 
     fn note(&mut self, from: u64, to: u64) {
-        if self.ranges.len() == RANGES_MAX {
-            let (from, to) = self.ranges.remove(0);
+        if self.ranges.len() == RANGES_MAX
+            && let Some((from, to)) = self.ranges.pop_front()
+        {
             self.forgotten += to - from + 1;
         }
-        self.ranges.push((from, to));
+        self.ranges.push_back((from, to));
     }
 
     /// Takes a number out; whether it was missing.
@@ -141,6 +142,9 @@ pub struct Membership {
     pub tally: Tally,
     /// What is still missing below `tally.last`.
     pub missing: Missing,
+    /// Whether its connection ended before it had read all that was on its way, the word of what was left out perhaps among
+    /// it: what is missing is then neither lost nor told.
+    pub cut_short: bool,
     /// Whether the viewer was a member until the end, so that the room's last line was meant for it too.
     pub to_the_end: bool,
 }
@@ -156,7 +160,11 @@ mod tests {
             .iter()
             .map(|seq| tally.line(*seq, *seq, 3, &mut gaps))
             .collect();
-        (tally, gaps.remove(&3).unwrap_or_default().ranges, seen)
+        (
+            tally,
+            gaps.remove(&3).unwrap_or_default().ranges.into(),
+            seen,
+        )
     }
 
     #[test]

@@ -196,6 +196,7 @@ impl Seat<'_> {
                 room: self.room,
                 tally: *self.tally,
                 missing: self.gaps.remove(&self.at).unwrap_or_default(),
+                cut_short: false,
                 to_the_end: false,
             });
         }

@@ -532,6 +532,7 @@ impl Thread {
             room: client.room,
             tally: client.tally,
             missing: self.gaps.remove(&at).unwrap_or_default(),
+            cut_short: !to_the_end && !self.plan.viewers[client.number as usize].reads,
             to_the_end,
         });
     }

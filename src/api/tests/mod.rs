@@ -99,6 +99,10 @@ fn config() -> Config {
             stuck_timeout_ms: 1,
             unsent_bytes_max: 0,
         },
+        overload: Overload {
+            lag_ms: 500,
+            memory_max: 0,
+        },
         drain: Drain {
             batch: 1,
             interval_ms: 1,
@@ -147,6 +151,7 @@ impl Api {
             },
             listener,
             shards: SHARDS,
+            takes_pushes: true,
             node: NodeFacts {
                 name: "n1".into(),
                 started_ms: NOW_MS - 61_500,

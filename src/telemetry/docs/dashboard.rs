@@ -355,6 +355,7 @@ fn query(family: &Family) -> (String, &'static str) {
                 "code" => "{{code}}",
                 "status" => "{{status}}",
                 "scope" => "{{scope}}",
+                "what" => "{{what}}",
                 other => panic!("say how {other} is drawn"),
             };
             (format!("sum by ({key}) ({rate}) > 0"), legend)
