@@ -12,13 +12,15 @@ fn level(node: &Node) -> f64 {
     shards.into_iter().fold(0.0, f64::max)
 }
 
-const SECTION: &str = "\n[overload]\nmemory_max = ";
-
 /// Sets what the process may have, 0 for what the machine has.
 fn allow(node: &Node, bytes: u64) {
     let text = std::fs::read_to_string(&node.config).unwrap();
-    let settings = text.split(SECTION).next().unwrap();
-    std::fs::write(&node.config, format!("{settings}{SECTION}{bytes}\n")).unwrap();
+    let set = |line: &str| match line.starts_with("memory_max") {
+        true => format!("memory_max = {bytes}\n"),
+        false => format!("{line}\n"),
+    };
+    let settings: String = text.lines().map(set).collect();
+    std::fs::write(&node.config, settings).unwrap();
     node.signal("HUP");
 }
 
@@ -30,7 +32,7 @@ fn press(node: &Node, percent: u64) {
 
 #[test]
 fn each_level_gives_up_more_and_established_viewers_nothing() {
-    let node = Node::start("");
+    let node = Node::start("[overload]\nlag = \"60s\"\nmemory_max = 0\n");
     let token = node.token(&["--user", "u"]);
     let mut member = node.join("r");
     let mut guest = node.connect("");
