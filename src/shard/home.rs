@@ -106,7 +106,9 @@ impl Homes {
     /// `room_not_found`.
     pub fn remove(&mut self, room: &RoomId) -> Result<Home, Refusal> {
         let removed = self.rooms.remove(room);
-        removed.map(|entry| entry.home).ok_or_else(|| not_found(room))
+        removed
+            .map(|entry| entry.home)
+            .ok_or_else(|| not_found(room))
     }
 
     /// Who a room lets in: as its owner said, or as its class does.
