@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use danmaku_swarm::report::{Part, Report, Usage};
 
 use crate::drive::{Cores, Drive, Server, Setup};
-use crate::peak::{Ladder, Peak};
+use crate::peak::Ladder;
 use crate::results::Bound::{AtLeast, AtMost};
 use crate::results::{Bound, Done, Figure, Purpose, Run};
 
@@ -150,16 +150,7 @@ pub fn rounds(course: &Course, drive: &Drive, done: &mut Done) -> Result<(), Str
                 setup.name
             );
             let taken = drive.run(setup)?;
-            done.runs.push(Run {
-                offered_per_s: setup.offered_per_s,
-                ..Run::of(
-                    setup.name,
-                    Purpose::Round,
-                    taken.command,
-                    &taken.report,
-                    setup.run_s as f64,
-                )
-            });
+            done.runs.push(Run::of(setup, Purpose::Round, &taken));
             round.insert(setup.name, taken.report);
         }
         all.push(round);
@@ -395,18 +386,18 @@ const SURGE: f64 = 5.0;
 const NORMAL_P99_MS: f64 = 250.0;
 
 /// The room's peak five times over, in the middle of a run.
-pub fn overload(size: Size, peak: Peak) -> Course {
+pub fn overload(size: Size, peak_per_s: f64) -> Course {
     let viewers = size.many(10_000);
-    let rate = CALM_SHARE * peak.offered_per_s / viewers as f64;
+    let rate = CALM_SHARE * peak_per_s / viewers as f64;
     let words = format!(
         "room --viewers {viewers} --rate {rate:.2} --surge {} --gifts 10",
         SURGE / CALM_SHARE
     );
     let setup = Setup {
-        offered_per_s: Some(SURGE * peak.offered_per_s),
+        offered_per_s: Some(SURGE * peak_per_s),
         ..gateway(words, size.seconds(10) * 3)
     };
-    let delivered = move |report: &Report| Some(surge_per_s(report)? / peak.delivered_per_s);
+    let delivered = move |report: &Report| Some(surge_per_s(report)? / peak_per_s);
     let events = |report: &Report| {
         let metrics = report.metrics.as_ref()?;
         let total = |page: &BTreeMap<String, f64>| page.get("danmaku_events_total").copied();

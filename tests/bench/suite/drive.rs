@@ -70,6 +70,8 @@ pub struct Taken {
     pub report: Report,
     /// To do it by hand.
     pub command: String,
+    /// Cores that neither server nor swarm used, and that were not idle.
+    pub others_cores: f64,
 }
 
 /// Where the programs are.
@@ -153,20 +155,44 @@ impl Drive {
         }
         command.arg("--quiet").arg("--json").arg(&json);
         let limit = Duration::from_secs(setup.run_s) + AROUND;
+        let (begun, busy_s) = (Instant::now(), busy_s());
         let last_words = bounded(command, limit)?;
+        let (took_s, busy_s) = (begun.elapsed().as_secs_f64(), self::busy_s() - busy_s);
         let report =
             read_json(&json).map_err(|error| format!("{by_hand}: {error}\n{last_words}"))?;
         match report.ended {
-            Ended::Completed => Ok(Taken {
-                report,
-                command: by_hand,
-            }),
+            Ended::Completed => {
+                let server_s = report.server.as_ref().map_or(0.0, |usage| usage.cpu_s);
+                let ours_s = server_s + report.swarm.cpu_s;
+                Ok(Taken {
+                    report,
+                    command: by_hand,
+                    others_cores: ((busy_s - ours_s) / took_s).max(0.0),
+                })
+            }
             Ended::Interrupted => Err(format!(
                 "{by_hand}: was interrupted, or not over after {limit:?}"
             )),
             Ended::Failed(why) => Err(format!("{by_hand}: {why}")),
         }
     }
+}
+
+/// Seconds all cores together have not been idle since the machine began, time taken by other machines on its host included.
+fn busy_s() -> f64 {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let all = stat.lines().next().unwrap_or_default();
+    let ticks: Vec<f64> = all
+        .split_whitespace()
+        .skip(1)
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal; guests are among the first two.
+    let busy: f64 = [0, 1, 2, 5, 6, 7]
+        .iter()
+        .filter_map(|at| ticks.get(*at))
+        .sum();
+    busy / rustix::param::clock_ticks_per_second() as f64
 }
 
 fn list(cores: &[usize]) -> String {

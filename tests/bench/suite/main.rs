@@ -25,16 +25,6 @@ use drive::Drive;
 use peak::Found;
 use results::{Done, Results, Session};
 
-const USAGE: &str = "usage: scripts/bench.sh [--quick] [--long] [--rounds N] [--out DIR] [--profile NAME] [CASE ...]
-
-  --quick     one short run of everything, small: shows that the suite works, its figures say nothing
-  --long      200k holds for ten minutes instead of one
-  --rounds N  how many runs the medians are of [3]
-  --out DIR   where results.json, RESULTS.md and peak.svg go [docs/bench]; cases not named keep what stands there
-  --profile   what cargo builds and what is measured [release]
-
-cases, all of them if none is named:";
-
 /// What was asked for.
 struct Asked {
     size: Size,
@@ -45,10 +35,6 @@ struct Asked {
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    if words.iter().any(|word| word == "--help" || word == "-h") {
-        println!("{}", usage());
-        return ExitCode::SUCCESS;
-    }
     let done = parse(&words).and_then(|asked| attend(&asked));
     match done {
         Ok(code) => code,
@@ -57,13 +43,6 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-fn usage() -> String {
-    let rows = TABLE
-        .iter()
-        .map(|case| format!("\n  {:<9} {}", case.name, case.work));
-    USAGE.to_owned() + &rows.collect::<String>()
 }
 
 fn parse(words: &[String]) -> Result<Asked, String> {
@@ -77,7 +56,7 @@ fn parse(words: &[String]) -> Result<Asked, String> {
     while let Some(word) = words.next() {
         let mut value = || {
             let value = words.next().cloned();
-            value.ok_or_else(|| format!("{word} wants a value\n{}", usage()))
+            value.ok_or_else(|| format!("{word} wants a value; see --help"))
         };
         match word.as_str() {
             "--quick" => asked.size.quick = true,
@@ -87,9 +66,8 @@ fn parse(words: &[String]) -> Result<Asked, String> {
             "--profile" => asked.profile = value()?,
             name => {
                 let case = TABLE.iter().find(|case| case.name == name);
-                asked
-                    .cases
-                    .push(case.ok_or_else(|| format!("no case is called {name}\n{}", usage()))?);
+                let unknown = || format!("no case or option is called {name}; see --help");
+                asked.cases.push(case.ok_or_else(unknown)?);
             }
         }
     }
@@ -128,6 +106,13 @@ fn attend(asked: &Asked) -> Result<ExitCode, String> {
             done.failed = Some(why);
         }
         worst = worst.max(done.exit_code());
+        let disturbed = done.runs.iter().filter(|run| !run.undisturbed()).count();
+        if disturbed > 0 {
+            eprintln!(
+                "bench:   others used the machine during {disturbed} of {} runs",
+                done.runs.len()
+            );
+        }
         for figure in &done.figures {
             eprintln!("bench:   {}", page::sentence(figure));
         }

@@ -88,6 +88,14 @@ fn section(page: &mut String, case: &Done) {
         built.rustc,
         case.load
     );
+    let disturbed = case.runs.iter().filter(|run| !run.undisturbed()).count();
+    if disturbed > 0 {
+        let _ = writeln!(
+            page,
+            "**Others used the machine during {disturbed} of {} runs: these figures will not repeat.**",
+            case.runs.len()
+        );
+    }
     for note in &case.notes {
         let _ = writeln!(page, "{note}");
     }
@@ -119,10 +127,13 @@ fn runs(page: &mut String, runs: &[Run]) {
         };
         let some =
             |value: Option<f64>, unit| value.map_or(String::new(), |value| show(value, unit));
-        let limit = match run.limit() {
+        let mut limit = match run.limit() {
             "" => String::new(),
             limit => format!(" (limit: {limit})"),
         };
+        if !run.undisturbed() {
+            let _ = write!(limit, " (others: {:.2})", run.others_cores);
+        }
         let _ = writeln!(
             page,
             "| {}{purpose} | {} | {} | {} | {} | {} | {:.2}, {:.2}{limit} | {} |",

@@ -7,13 +7,16 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use danmaku_swarm::machine;
-use danmaku_swarm::report::{Machine, Report};
+use danmaku_swarm::report::Machine;
 use serde::{Deserialize, Serialize};
 
 use crate::cases::{Case, TABLE};
+use crate::drive::{Setup, Taken};
 use crate::{page, plot};
 
 const FORMAT: u32 = 1;
+/// Cores: what the start and end of a server, and this suite itself, come to.
+pub const OTHERS_MAX: f64 = 0.15;
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -195,6 +198,8 @@ pub struct Run {
     pub server_cores: f64,
     /// The swarm's own.
     pub swarm_cores: f64,
+    /// What others used of the machine meanwhile: above [`OTHERS_MAX`] the run says little.
+    pub others_cores: f64,
     pub told_dropped: u64,
     pub lost: u64,
     /// Promises that did not hold, and why.
@@ -202,16 +207,17 @@ pub struct Run {
 }
 
 impl Run {
-    /// Of a report. The run's own phase is as long as its arguments say.
-    pub fn of(setup: &str, purpose: Purpose, command: String, report: &Report, run_s: f64) -> Run {
+    /// Of a setup's run.
+    pub fn of(setup: &Setup, purpose: Purpose, taken: &Taken) -> Run {
+        let (report, run_s) = (&taken.report, setup.run_s as f64);
         let ms = |us: u64| us as f64 / 1000.0;
         let server = report.server.clone().unwrap_or_default();
         let broken = report.promises.iter().filter(|promise| !promise.held);
         Run {
-            setup: setup.to_owned(),
+            setup: setup.name.to_owned(),
             purpose,
-            command,
-            offered_per_s: None,
+            command: taken.command.clone(),
+            offered_per_s: setup.offered_per_s,
             delivered_per_s: report.deliveries.per_s,
             p50_ms: ms(report.latency.p50_us),
             p99_ms: ms(report.latency.p99_us),
@@ -219,12 +225,18 @@ impl Run {
             bytes_per_connection: server.bytes_per_connection,
             server_cores: server.cpu_run_s / run_s,
             swarm_cores: report.swarm.cpu_run_s / run_s,
+            others_cores: taken.others_cores,
             told_dropped: report.deliveries.told_dropped,
             lost: report.deliveries.lost,
             broken: broken
                 .map(|promise| format!("{}: {}", promise.what, promise.detail))
                 .collect(),
         }
+    }
+
+    /// Whether it had the machine to itself.
+    pub fn undisturbed(&self) -> bool {
+        self.others_cores <= OTHERS_MAX
     }
 
     /// What it ran into, if it used up a core.
