@@ -15,6 +15,7 @@ need prometheus prometheus
 need redis-server redis-server
 need systemd-analyze systemd
 need prlimit util-linux
+need valgrind valgrind
 need chromium chromium
 # Debian's python3 comes without what `venv` needs.
 python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || apt_missing+=(python3-venv)

@@ -1,4 +1,4 @@
-//! What one runs it by: `scripts/run.sh`, shell completions, the systemd unit and the Dockerfile under `docs/deploy/`.
+//! What one runs it by: `scripts/run.sh`, `scripts/bench.sh`, shell completions, the systemd unit and the Dockerfile under `docs/deploy/`.
 
 mod support;
 
@@ -179,6 +179,99 @@ fn the_run_script_serves_and_ends_by_a_signal() {
     let pid = child.id().to_string();
     assert!(run("procps", Command::new("kill").args(["-TERM", &pid])).0);
     assert!(child.wait().unwrap().success());
+}
+
+/// A smoke run of the bench suite into a folder; what `results.json` then says.
+fn bench(out: &Path, cases: &[&str]) -> serde_json::Value {
+    let mut command = Command::new("bash");
+    command
+        .arg(root().join("scripts/bench.sh"))
+        .args(["--quick", "--profile", "test", "--out"])
+        .arg(out.file_name().unwrap())
+        .args(cases)
+        // A folder is the caller's, not the repository's.
+        .current_dir(out.parent().unwrap());
+    let (ok, said) = run("bash", &mut command);
+    assert!(ok, "{said}");
+    let json = fs::read_to_string(out.join("results.json")).unwrap();
+    serde_json::from_str(&json).unwrap()
+}
+
+#[test]
+fn the_bench_suite_measures_and_writes_it_down() {
+    let out = scratch("bench");
+    let first = bench(&out, &["micro", "overload"]);
+    // A case measured later takes its place in the table and leaves the others as they were.
+    let results = bench(&out, &["idle"]);
+    assert_eq!(results["format"], 1);
+    assert_eq!(results["machine"], first["machine"]);
+    let cases = results["cases"].as_array().unwrap();
+    let names: Vec<&str> = cases
+        .iter()
+        .map(|case| case["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["idle", "overload", "micro"]);
+    for case in cases {
+        assert_eq!(case["smoke"], true);
+        assert_eq!(case["failed"], serde_json::Value::Null);
+    }
+    let [idle, overload, micro] = &cases[..] else {
+        panic!("three cases");
+    };
+    assert_eq!([overload, micro], [&first["cases"][0], &first["cases"][1]]);
+    let figure = |case: &serde_json::Value, what: &str| {
+        let figures = case["figures"].as_array().unwrap();
+        let found = figures.iter().find(|figure| figure["what"] == what);
+        found.unwrap_or_else(|| panic!("{what}: {case}"))["median"]
+            .as_f64()
+            .unwrap()
+    };
+    assert!(figure(idle, "resident for each connection") > 100.0);
+    let all = "events received, of those accepted for every member";
+    assert_eq!(figure(overload, all), 1.0);
+    let command = idle["runs"][0]["command"].as_str().unwrap();
+    assert!(command.starts_with("danmaku-swarm idle "), "{command}");
+    assert!(command.contains("--pin-server 0"), "{command}");
+    let rows = micro["micro"].as_array().unwrap();
+    for what in ["decode, ours", "seal, a batch of 500", "walk, 32 pending"] {
+        let of = |row: &&serde_json::Value| row["what"].as_str().unwrap().starts_with(what);
+        let row = rows.iter().find(of).unwrap();
+        assert!(
+            row["ns"].as_f64() > Some(0.0) && row["instructions"].as_f64() > Some(10.0),
+            "{row}"
+        );
+    }
+    let page = fs::read_to_string(out.join("RESULTS.md")).unwrap();
+    for needle in ["| idle | resident", "A smoke run", "danmaku-swarm room"] {
+        assert!(page.contains(needle), "{page}");
+    }
+}
+
+#[test]
+fn the_bench_script_says_what_is_missing_and_what_there_is() {
+    let folder = scratch("bare-machine");
+    fs::create_dir(&folder).unwrap();
+    let (_, dirname) = run("sh", Command::new("sh").args(["-c", "command -v dirname"]));
+    for (name, target) in [
+        ("dirname", dirname.trim()),
+        ("cargo", "/bin/true"),
+        ("cc", "/bin/true"),
+    ] {
+        symlink(target, folder.join(name)).unwrap();
+    }
+    let script = |word: &str, path: &Path| {
+        let mut command = Command::new("/bin/bash");
+        let command = command.arg(root().join("scripts/bench.sh")).arg(word);
+        run("bash", command.env("PATH", path))
+    };
+    let (ok, said) = script("micro", &folder);
+    assert!(!ok && said.contains("apt-get install valgrind"), "{said}");
+    let path = std::env::var_os("PATH").unwrap();
+    let (ok, said) = script("--help", Path::new(&path));
+    assert!(ok, "{said}");
+    for needle in ["--quick", "storm     15,000 come at once", "micro "] {
+        assert!(said.contains(needle), "{said}");
+    }
 }
 
 /// The unit's values for a key, in order.

@@ -36,6 +36,8 @@ pub struct Plan {
     pub threads: usize,
     /// Lines spoken per second, all threads together.
     pub lines_per_s: f64,
+    /// A stretch of the run in which lines come faster, if there is one. Gifts do not.
+    pub surge: Option<Surge>,
     /// Whether lines go over the speakers' connections or by HTTP.
     pub via: Via,
     /// Gifts pushed per second by HTTP.
@@ -99,6 +101,17 @@ pub enum Via {
     WebSocket,
     /// HTTP pushes with the API key
     Http,
+}
+
+/// A stretch of the run in which lines come faster.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Surge {
+    /// Its begin, microseconds after the run's.
+    pub from_us: u64,
+    /// Its end, likewise.
+    pub to_us: u64,
+    /// How many times as fast.
+    pub factor: f64,
 }
 
 /// One viewer.

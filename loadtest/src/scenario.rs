@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Chance;
 use crate::dialect::{Dialect, Room};
-use crate::plan::{Arrives, Plan, Popularity, Target, Via, Viewer};
+use crate::plan::{Arrives, Plan, Popularity, Surge, Target, Via, Viewer};
 use crate::stamp::Stamper;
 use crate::voice::Voice;
 
@@ -61,6 +61,8 @@ pub struct Options {
     pub room_prefix: String,
     /// Lines per second, all together.
     pub lines_per_s: f64,
+    /// How many times as fast lines come in the run's middle third; 1 = no faster.
+    pub surge: f64,
     /// Bytes of text in a line.
     pub text_bytes: usize,
     /// How lines travel.
@@ -111,6 +113,7 @@ impl Options {
             hot: 0.0,
             room_prefix: "swarm-".into(),
             lines_per_s: 10.0,
+            surge: 1.0,
             text_bytes: 128,
             via: Via::WebSocket,
             speakers: 10,
@@ -215,6 +218,12 @@ impl Options {
             ]),
             Scenario::Idle | Scenario::Room => {}
         }
+        if self.surge != 1.0 {
+            all.push(("surge", self.surge.to_string()));
+        }
+        if self.scenario == Scenario::Room && self.gifts_per_s > 0.0 {
+            all.push(("gifts", self.gifts_per_s.to_string()));
+        }
         let named = all
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value));
@@ -241,6 +250,7 @@ impl Options {
             viewers,
             threads: self.threads.max(1),
             lines_per_s: self.lines_per_s,
+            surge: self.surge_of(run_us),
             via: self.via,
             gifts_per_s: if can_push { self.gifts_per_s } else { 0.0 },
             pushers: self.pushers.max(self.threads),
@@ -331,8 +341,25 @@ impl Options {
         (0..self.viewers).map(viewer).collect()
     }
 
+    fn surge_of(&self, run_us: u64) -> Option<Surge> {
+        (self.surge != 1.0).then_some(Surge {
+            from_us: run_us / 3,
+            to_us: 2 * run_us / 3,
+            factor: self.surge,
+        })
+    }
+
     /// When who is cut, and the named parts of the run.
     fn course(&self, run_us: u64) -> (Vec<u64>, Vec<(String, u64, u64)>) {
+        if let Some(Surge { from_us, to_us, .. }) = self.surge_of(run_us) {
+            let ends = [
+                ("before", 0, from_us),
+                ("surge", from_us, to_us),
+                ("after", to_us, run_us),
+            ];
+            let parts = ends.map(|(name, from, to)| (name.to_owned(), from, to));
+            return (Vec::new(), parts.into());
+        }
         if self.scenario != Scenario::Storm {
             return (Vec::new(), Vec::new());
         }
@@ -410,6 +437,32 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_surge_is_the_middle_third() {
+        let surging = |options: &mut Options| options.surge = 5.0;
+        let surge = plan(surging, Scenario::Room);
+        let s = 1_000_000;
+        let expected = Surge {
+            from_us: 10 * s,
+            to_us: 20 * s,
+            factor: 5.0,
+        };
+        assert_eq!(surge.surge, Some(expected));
+        let parts: Vec<(&str, u64, u64)> = surge
+            .parts
+            .iter()
+            .map(|(name, from, to)| (&**name, *from, *to))
+            .collect();
+        let thirds = [
+            ("before", 0, 10 * s),
+            ("surge", 10 * s, 20 * s),
+            ("after", 20 * s, 30 * s),
+        ];
+        assert_eq!(parts, thirds);
+        let even = plan(|_| {}, Scenario::Room);
+        assert!(even.surge.is_none() && even.parts.is_empty());
     }
 
     #[test]

@@ -5,11 +5,11 @@
 
 pub mod ask;
 pub mod budget;
-mod history;
+pub mod history;
 pub mod home;
 pub mod log;
 mod once;
 pub mod outbox;
 mod presence;
-mod seal;
+pub mod seal;
 pub mod stream;

@@ -1,15 +1,17 @@
-//! What one frame costs: decoding and encoding, ours against tungstenite's. Standard library only, prints a table.
+//! What one frame costs: decoding and encoding, ours against tungstenite's.
 //!
-//! `cargo bench --bench codec`. Each figure is the best of several rounds: the rest is what else the machine did.
-//! In-place decoding spoils its input, so ours copies the burst afresh each round; that copy is in its figure, as it is in
-//! tungstenite's, which reads into a buffer of its own.
+//! `cargo bench --bench codec`; `measure` says how. In-place decoding spoils its input, so ours copies the burst afresh each
+//! round; that copy is in its figure, as it is in tungstenite's, which reads into a buffer of its own.
+
+mod measure;
 
 use std::hint::black_box;
 use std::io::{self, Read, Write};
-use std::time::Instant;
+use std::process::ExitCode;
 
 use danmaku_gateway::proto::ws::decode::{Decoder, Event};
 use danmaku_gateway::proto::ws::encode;
+use measure::Piece;
 use tungstenite::Error;
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
@@ -17,67 +19,59 @@ use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 
 /// Frames in a burst: about what fills a shard's read scratch.
 const FRAMES: usize = 1000;
-const ROUNDS: usize = 300;
+/// Bursts under valgrind.
+const BURSTS: usize = 10;
 const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 
-fn main() {
-    println!("{:<54} {:>10}", "best of rounds", "ns/frame");
+fn main() -> ExitCode {
     // Text that is all ASCII is checked far faster than text that is not, by everyone.
     let ascii = "a danmaku in plain letters, as it flies by; ";
     let mixed = "a danmaku of many bytes; 一半是中文, as it flies. ";
-    for (script, sample, payload_bytes) in [
+    let scripts = [
         ("ASCII", ascii, 50),
         ("mixed", mixed, 50),
         ("mixed", mixed, 1000),
-    ] {
-        let long = sample.repeat(payload_bytes);
-        compare(&long[..long.floor_char_boundary(payload_bytes)], script);
-    }
+    ];
+    let pieces = scripts.into_iter().flat_map(|(script, sample, bytes)| {
+        let long = sample.repeat(bytes);
+        compare(&long[..long.floor_char_boundary(bytes)], script)
+    });
+    measure::measure(pieces.collect())
 }
 
-fn compare(text: &str, script: &str) {
-    let row = |what: &str, round: &mut dyn FnMut() -> usize| {
-        row(&format!("{what}, {} B {script}", text.len()), round);
-    };
-    let burst = burst(text.as_bytes());
-    row("decode, ours, in place", &mut || ours(&burst, burst.len()));
-    row("decode, ours, input cut every 37 bytes", &mut || {
-        ours(&burst, 37)
-    });
-    row("decode, tungstenite, WebSocketContext", &mut || {
-        theirs(&burst)
-    });
-    let mut out = Vec::with_capacity(2 * burst.len());
-    row("encode, ours", &mut || {
-        out.clear();
-        for _ in 0..FRAMES {
-            encode::text(black_box(text.as_bytes()), &mut out);
-        }
-        FRAMES
-    });
-    let payload = bytes::Bytes::from(text.to_owned());
-    row("encode, tungstenite, Frame::format", &mut || {
-        out.clear();
-        for _ in 0..FRAMES {
-            let frame = Frame::message(payload.clone(), OpCode::Data(Data::Text), true);
-            frame.format(&mut out).expect("a Vec takes everything");
-        }
-        FRAMES
-    });
-}
-
-/// One line of the table; `round` handles a burst and says how many frames it saw.
-fn row(what: &str, round: &mut dyn FnMut() -> usize) {
-    let best = (0..ROUNDS)
-        .map(|_| {
-            let begun = Instant::now();
-            assert_eq!(black_box(round()), FRAMES);
-            begun.elapsed()
+fn compare(text: &str, script: &str) -> Vec<Piece> {
+    let frames = (FRAMES, "frame");
+    let decode = |what: &str, decode: fn(&[u8]) -> usize| {
+        let what = format!("decode, {what}, {} B {script}", text.len());
+        let burst = burst(text.as_bytes());
+        Piece::new(what, frames, BURSTS, move || {
+            let burst = burst.clone();
+            move || decode(&burst)
         })
-        .min()
-        .unwrap_or_default();
-    let ns = best.as_nanos() as f64 / FRAMES as f64;
-    println!("{what:<54} {ns:>10.1}");
+    };
+    let encode = |what: &str, encode: fn(&bytes::Bytes, &mut Vec<u8>)| {
+        let what = format!("encode, {what}, {} B {script}", text.len());
+        let payload = bytes::Bytes::from(text.to_owned());
+        Piece::new(what, frames, BURSTS, move || {
+            let payload = payload.clone();
+            let mut out = Vec::with_capacity(2 * FRAMES * (payload.len() + 14));
+            move || {
+                out.clear();
+                (0..FRAMES).for_each(|_| encode(black_box(&payload), &mut out));
+                FRAMES
+            }
+        })
+    };
+    vec![
+        decode("ours, in place", |burst| ours(burst, burst.len())),
+        decode("ours, input cut every 37 bytes", |burst| ours(burst, 37)),
+        decode("tungstenite, WebSocketContext", theirs),
+        encode("ours", |payload, out| encode::text(payload, out)),
+        encode("tungstenite, Frame::format", |payload, out| {
+            let frame = Frame::message(payload.clone(), OpCode::Data(Data::Text), true);
+            frame.format(out).expect("a Vec takes everything");
+        }),
+    ]
 }
 
 /// Masked text frames, each with a mask of its own.

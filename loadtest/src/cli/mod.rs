@@ -35,6 +35,9 @@ pub struct Cli {
     /// Lines per second, all together [room: 10; storm: 20; slow: 200; mixed: 200; push: 500; rooms: 1000]
     #[arg(long, value_name = "PER_S", help_heading = "The evening")]
     pub rate: Option<f64>,
+    /// Lines come so many times as fast in the middle third of the run [room, rooms, push, mixed]
+    #[arg(long, value_name = "FACTOR", help_heading = "The evening")]
+    pub surge: Option<f64>,
     /// Bytes of text in a line [slow: 1000; else 128]
     #[arg(long, value_name = "BYTES", help_heading = "The evening")]
     pub text_bytes: Option<usize>,
@@ -55,7 +58,7 @@ pub struct Cli {
     /// How lines travel [push: http; else ws]
     #[arg(long, value_enum, help_heading = "The evening")]
     pub via: Option<Via>,
-    /// HTTP publishers (push, and gifts in mixed)
+    /// HTTP publishers (push, and gifts)
     #[arg(
         long,
         value_name = "N",
@@ -72,7 +75,7 @@ pub struct Cli {
         help_heading = "The evening"
     )]
     pub rooms_per_push: u16,
-    /// Gifts per second, by HTTP [mixed: 5; else 0]
+    /// Gifts per second, by HTTP [mixed: 5; room: 0]
     #[arg(long, value_name = "PER_S", help_heading = "The evening")]
     pub gifts: Option<f64>,
     /// Share of the viewers that never read [slow: 0.02]

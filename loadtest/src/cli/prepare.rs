@@ -91,13 +91,22 @@ impl Cli {
         belongs(self.existing.is_some(), "--existing", &[Scenario::Storm])?;
         belongs(self.cuts.is_some(), "--cuts", &[Scenario::Storm])?;
         belongs(self.stay.is_some(), "--stay", &[Scenario::Mixed])?;
-        belongs(self.gifts.is_some(), "--gifts", &[Scenario::Mixed])?;
+        let gift_rooms = [Scenario::Room, Scenario::Mixed];
+        belongs(self.gifts.is_some(), "--gifts", &gift_rooms)?;
+        let even = [
+            Scenario::Room,
+            Scenario::Rooms,
+            Scenario::Push,
+            Scenario::Mixed,
+        ];
+        belongs(self.surge.is_some(), "--surge", &even)?;
         set(&mut options.viewers, self.viewers);
         set(&mut options.rooms, self.rooms);
         set(&mut options.zipf, self.zipf);
         set(&mut options.lines_per_s, self.rate);
         set(&mut options.speakers, self.speakers);
         set(&mut options.gifts_per_s, self.gifts);
+        set(&mut options.surge, self.surge);
         set(&mut options.slow_share, self.slow_share);
         set(&mut options.existing, self.existing);
         set(&mut options.cuts, self.cuts);
@@ -259,10 +268,14 @@ fn check(options: &Options) -> Result<(), String> {
         ("--connect-rate", options.ramp_per_s),
         ("--zipf", options.zipf),
         ("--gifts", options.gifts_per_s),
+        ("--surge", options.surge),
     ] {
         if !value.is_finite() || value < 0.0 {
             return Err(format!("{flag} {value}: a number of at least 0"));
         }
+    }
+    if options.surge == 0.0 {
+        return Err("--surge 0: lines that come at no rate at all; at least a little more".into());
     }
     if options.viewers == 0 || options.in_flight == 0 {
         return Err("--viewers and --in-flight are at least 1".into());

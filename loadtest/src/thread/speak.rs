@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::{Phase, Stage, Thread};
 use crate::dialect::Speech;
-use crate::plan::{Plan, Via};
+use crate::plan::{Plan, Surge, Via};
 use crate::stamp::Stamp;
 
 /// Lines sent in one turn.
@@ -44,6 +44,7 @@ pub(super) struct Schedules {
 #[derive(Debug)]
 pub(super) struct Schedule {
     interval_us: f64,
+    surge: Option<Surge>,
     index: u64,
     of: u64,
     begins_us: u64,
@@ -56,6 +57,7 @@ impl Schedule {
     fn new(per_s: f64, (index, of): (u64, u64)) -> Option<Schedule> {
         (per_s > 0.0).then(|| Schedule {
             interval_us: 1e6 / per_s,
+            surge: None,
             index,
             of,
             begins_us: u64::MAX,
@@ -69,8 +71,7 @@ impl Schedule {
         if self.begins_us == u64::MAX {
             return u64::MAX;
         }
-        let nth = self.sent * self.of + self.index;
-        let due_us = self.begins_us + (nth as f64 * self.interval_us) as u64;
+        let due_us = self.begins_us + self.after_us(self.sent * self.of + self.index);
         if due_us < self.ends_us {
             due_us
         } else {
@@ -82,13 +83,36 @@ impl Schedule {
         self.sent += 1;
     }
 
+    /// When the nth of all threads' is due, microseconds after the begin.
+    fn after_us(&self, nth: u64) -> u64 {
+        let even_us = nth as f64 * self.interval_us;
+        let Some(surge) = self.surge else {
+            return even_us as u64;
+        };
+        // As if the surge took its factor longer, and then its clock ran so much faster.
+        let (from_us, to_us) = (surge.from_us as f64, surge.to_us as f64);
+        let surges_us = (even_us - from_us).clamp(0.0, (to_us - from_us) * surge.factor);
+        (even_us - surges_us + surges_us / surge.factor) as u64
+    }
+
     /// How many were due until the end.
     fn scheduled(&self) -> u64 {
         if self.begins_us == u64::MAX || self.ends_us <= self.begins_us {
             return 0;
         }
-        let span_us = (self.ends_us - self.begins_us) as f64;
-        let all = (span_us / self.interval_us).ceil() as u64;
+        let span_us = self.ends_us - self.begins_us;
+        let extra_us = self.surge.map_or(0.0, |surge| {
+            let surged_us = span_us.clamp(surge.from_us, surge.to_us) - surge.from_us;
+            surged_us as f64 * (surge.factor - 1.0)
+        });
+        let mut all = ((span_us as f64 + extra_us) / self.interval_us).ceil() as u64;
+        // To the line, although fractions are rounded here and there.
+        while all > 0 && self.after_us(all - 1) >= span_us {
+            all -= 1;
+        }
+        while self.after_us(all) < span_us {
+            all += 1;
+        }
         all.saturating_sub(self.index).div_ceil(self.of)
     }
 }
@@ -102,6 +126,10 @@ impl Schedules {
         };
         let per_s = plan.lines_per_s / at_once as f64;
         let lines = share.and_then(|share| Schedule::new(per_s, share));
+        let lines = lines.map(|lines| Schedule {
+            surge: plan.surge,
+            ..lines
+        });
         let gifts = Schedule::new(plan.gifts_per_s, (thread as u64, plan.threads as u64));
         Schedules {
             lines,
@@ -290,6 +318,33 @@ mod tests {
             let schedule = schedule(30.0, share, 2);
             let scheduled = schedule.scheduled();
             assert_eq!(dues(schedule).len() as u64, scheduled, "{share:?}");
+        }
+    }
+
+    #[test]
+    fn in_a_surge_lines_come_faster_and_then_as_before() {
+        let second = 1_000_000;
+        for (factor, share) in [(5.0, (0, 1)), (7.3, (1, 3)), (0.5, (2, 3))] {
+            let mut schedule = schedule(30.0, share, 6);
+            schedule.surge = Some(Surge {
+                from_us: 2 * second,
+                to_us: 4 * second,
+                factor,
+            });
+            let scheduled = schedule.scheduled();
+            let dues = dues(schedule);
+            assert_eq!(dues.len() as u64, scheduled, "{factor} {share:?}");
+            let between = |from: u64, to: u64| {
+                let within = dues
+                    .iter()
+                    .filter(|due| (from..to).contains(&(*due / second)));
+                within.count() as f64 * share.1 as f64
+            };
+            let parts = [between(1, 3), between(3, 5), between(5, 7)];
+            let expected = [60.0, 60.0 * factor, 60.0];
+            for (is, should) in parts.into_iter().zip(expected) {
+                assert!((is - should).abs() <= share.1 as f64, "{parts:?}");
+            }
         }
     }
 
