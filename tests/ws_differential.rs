@@ -58,6 +58,7 @@ fn ours(bytes: &[u8], cuts: &[usize]) -> (Vec<Said>, End<Fault>) {
             at += step.consumed;
             let Some(event) = step.event else { break };
             said.push(match event {
+                Event::Deflated { .. } => unreachable!("nobody agreed upon compression"),
                 Event::Text(text) => Said::Text(text.to_owned()),
                 Event::Binary(data) => Said::Binary(data.to_owned()),
                 Event::Ping(data) => Said::Ping(data.to_owned()),

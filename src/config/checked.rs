@@ -55,6 +55,8 @@ pub struct Server {
     pub node: String,
     /// Whether `GET /` answers the demo page.
     pub demo_page: bool,
+    /// Whether permessage-deflate is agreed upon with viewers that offer it.
+    pub compression: bool,
 }
 
 /// Who owns descriptor numbers.

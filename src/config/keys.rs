@@ -90,6 +90,12 @@ pub const KEYS: &[Key] = &[
         "whether GET / answers the demo page",
     ),
     key(
+        "server.compression",
+        Kind::Flag,
+        "true",
+        "whether viewers that offer permessage-deflate get it; what is compressed is compressed once for all of them",
+    ),
+    key(
         "auth.anonymous",
         Kind::Word(&["", "deny", "watch", "speak"]),
         "\"\"",

@@ -200,6 +200,7 @@ fn plain(r: &mut Reader<'_>, machine: &Machine) -> Config {
             },
             node: node_name(r, machine),
             demo_page: r.is_set("server.demo_page"),
+            compression: r.is_set("server.compression"),
         },
         auth: Auth {
             anonymous: match r.text("auth.anonymous").as_str() {

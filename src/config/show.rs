@@ -123,6 +123,7 @@ pub fn value(config: &Config, path: &str) -> Option<String> {
         }),
         "server.node" => quoted(&config.server.node),
         "server.demo_page" => config.server.demo_page.to_string(),
+        "server.compression" => config.server.compression.to_string(),
         "auth.anonymous" => quoted(match config.auth.anonymous {
             Anonymous::Deny => "deny",
             Anonymous::Watch => "watch",

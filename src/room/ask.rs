@@ -16,17 +16,36 @@ pub enum Encoding {
     Plain,
     /// `danmaku.v1.batch`: one or more objects per text frame, newline-separated.
     Batch,
+    /// [`Encoding::Plain`] to viewers that agreed upon permessage-deflate: what pays is compressed.
+    PlainDeflated,
+    /// [`Encoding::Batch`] likewise.
+    BatchDeflated,
 }
 
 impl Encoding {
     /// How many there are, for tables by encoding.
-    pub const COUNT: usize = 2;
+    pub const COUNT: usize = 4;
     /// All of them, in table order.
-    pub const ALL: [Encoding; Encoding::COUNT] = [Encoding::Plain, Encoding::Batch];
+    pub const ALL: [Encoding; Encoding::COUNT] = [
+        Encoding::Plain,
+        Encoding::Batch,
+        Encoding::PlainDeflated,
+        Encoding::BatchDeflated,
+    ];
 
     /// Its row in such a table.
     pub fn index(self) -> usize {
         self as usize
+    }
+
+    /// Whether objects share frames.
+    pub fn gathers(self) -> bool {
+        matches!(self, Encoding::Batch | Encoding::BatchDeflated)
+    }
+
+    /// Whether frames may be compressed, in both directions.
+    pub fn deflates(self) -> bool {
+        matches!(self, Encoding::PlainDeflated | Encoding::BatchDeflated)
     }
 }
 
@@ -256,7 +275,7 @@ pub struct Sealed {
     pub epoch: Epoch,
     /// By [`Encoding::index`]; `None` where no member uses it.
     pub chunks: [Option<Chunk>; Encoding::COUNT],
-    /// The events among them once more, each in a frame of its own (valid in both encodings), `lines` 0.
+    /// The events among them once more, each in a frame of its own (valid in every encoding), `lines` 0.
     pub events: Option<Chunk>,
     /// Lines sent in the batch.
     pub lines: u32,

@@ -25,6 +25,7 @@ use crate::base::refusal::{Code, Refusal};
 use crate::base::rng::Rng;
 use crate::config::checked::{Limits, RoomClass, Tick};
 use crate::proto::danmaku::server;
+use crate::proto::ws::deflate::Deflator;
 use serde_json::value::RawValue;
 
 /// The online count is told at most this often; ...
@@ -338,12 +339,18 @@ impl Home {
     /// Closes the open batch: once for the node, one chunk for each encoding that members use. `None` when nothing is open.
     /// Of lines above the room's budget as many as fit are chosen by chance; the rest are told of, and reach their
     /// speakers alone.
-    pub fn seal(&mut self, chance: &mut Rng, now: Now) -> Option<Arc<Sealed>> {
+    pub fn seal(
+        &mut self,
+        chance: &mut Rng,
+        deflator: &mut Deflator,
+        now: Now,
+    ) -> Option<Arc<Sealed>> {
         let begun_ns = self.batch.begun_ns()?;
         let (left_out, own) = self.leave_out(chance, now);
         let uses = Encoding::ALL.map(|encoding| self.presence.uses(encoding));
         let keep = self.settings.keep();
-        let sealed = self.batch.seal(uses, keep);
+        deflator.suit(self.online());
+        let sealed = self.batch.seal(uses, keep, deflator);
         if self.seq > self.sealed_seq {
             self.history.extend(self.seq, sealed.kept, keep);
         }

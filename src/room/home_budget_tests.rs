@@ -74,7 +74,9 @@ fn below_the_budget_nothing_is_held_back() {
     let mut home = room(10);
     crowd(&mut home, 2, 0);
     assert_eq!(home.due_ns(), Some(0), "at once");
-    let sealed = home.seal(&mut Rng::seed(1), at(0)).unwrap();
+    let sealed = home
+        .seal(&mut Rng::seed(1), &mut Deflator::default(), at(0))
+        .unwrap();
     assert_eq!((sealed.lines, sealed.own.len()), (2, 0));
 }
 
@@ -83,7 +85,9 @@ fn above_it_lines_gather_and_as_many_as_fit_are_chosen() {
     let mut home = room(10);
     crowd(&mut home, 30, 0);
     assert_eq!(home.due_ns(), Some(WINDOW_NS), "a window");
-    let sealed = home.seal(&mut Rng::seed(1), at(100)).unwrap();
+    let sealed = home
+        .seal(&mut Rng::seed(1), &mut Deflator::default(), at(100))
+        .unwrap();
     assert_eq!(sealed.lines, 2);
     for chunk in sealed.chunks.iter().flatten() {
         let (seqs, told) = read(chunk);
@@ -98,9 +102,19 @@ fn above_it_lines_gather_and_as_many_as_fit_are_chosen() {
     assert_eq!(home.history(None, 100).seq, 30);
     // The window is spent; a second brings ten.
     crowd(&mut home, 1, 101);
-    assert!(home.seal(&mut Rng::seed(1), at(101)).unwrap().lines == 0);
+    assert!(
+        home.seal(&mut Rng::seed(1), &mut Deflator::default(), at(101))
+            .unwrap()
+            .lines
+            == 0
+    );
     crowd(&mut home, 30, 1100);
-    assert_eq!(home.seal(&mut Rng::seed(1), at(1100)).unwrap().lines, 2);
+    assert_eq!(
+        home.seal(&mut Rng::seed(1), &mut Deflator::default(), at(1100))
+            .unwrap()
+            .lines,
+        2
+    );
 }
 
 #[test]
@@ -112,7 +126,9 @@ fn events_and_hosts_are_never_left_out() {
         kept.push(say(&mut home, None, role, 0));
         kept.push(home.publish(event(), &limits(0), at(0)).unwrap().seq);
     }
-    let sealed = home.seal(&mut Rng::seed(1), at(100)).unwrap();
+    let sealed = home
+        .seal(&mut Rng::seed(1), &mut Deflator::default(), at(100))
+        .unwrap();
     let (seqs, told) = read(sealed.chunks[0].as_ref().unwrap());
     assert_eq!((seqs, told), (kept, 30), "they used up the crowd's share");
     assert_eq!(read(sealed.events.as_ref().unwrap()).0.len(), 3);
@@ -134,7 +150,9 @@ fn who_speaks_gets_its_own_line_in_its_place() {
         crowd(&mut home, 5, 0);
     }
     let host = say(&mut home, None, Role::Host, 0);
-    let sealed = home.seal(&mut Rng::seed(3), at(100)).unwrap();
+    let sealed = home
+        .seal(&mut Rng::seed(3), &mut Deflator::default(), at(100))
+        .unwrap();
     let (all, told_all) = read(sealed.chunks[0].as_ref().unwrap());
     assert_eq!(sealed.own.len(), 2);
     for own in &sealed.own {
@@ -180,22 +198,39 @@ fn an_overloaded_node_sends_a_part_of_the_crowd_and_never_none() {
     home.press(WHOLE / 4);
     crowd(&mut home, 1, 0);
     assert_eq!(home.due_ns(), Some(0), "one line is no crowd");
-    assert_eq!(home.seal(&mut Rng::seed(1), at(0)).unwrap().lines, 1);
+    assert_eq!(
+        home.seal(&mut Rng::seed(1), &mut Deflator::default(), at(0))
+            .unwrap()
+            .lines,
+        1
+    );
     crowd(&mut home, 40, 5);
     let host = say(&mut home, None, Role::Host, 5);
     assert_eq!(home.due_ns(), Some(at(5).mono_ns + WINDOW_NS));
-    let sealed = home.seal(&mut Rng::seed(1), at(105)).unwrap();
+    let sealed = home
+        .seal(&mut Rng::seed(1), &mut Deflator::default(), at(105))
+        .unwrap();
     assert_eq!((sealed.lines, sealed.left_out), (11, 30));
     let (seqs, told) = read(sealed.chunks[0].as_ref().unwrap());
     assert!(seqs.contains(&host));
     assert_eq!(told, 30);
     home.press(1);
     crowd(&mut home, 40, 200);
-    assert_eq!(home.seal(&mut Rng::seed(1), at(300)).unwrap().lines, 1);
+    assert_eq!(
+        home.seal(&mut Rng::seed(1), &mut Deflator::default(), at(300))
+            .unwrap()
+            .lines,
+        1
+    );
     home.press(WHOLE);
     crowd(&mut home, 40, 400);
     assert_eq!(home.due_ns(), Some(at(400).mono_ns));
-    assert_eq!(home.seal(&mut Rng::seed(1), at(400)).unwrap().left_out, 0);
+    assert_eq!(
+        home.seal(&mut Rng::seed(1), &mut Deflator::default(), at(400))
+            .unwrap()
+            .left_out,
+        0
+    );
 }
 
 #[test]
@@ -211,7 +246,9 @@ fn versions_of_ones_own_are_bounded() {
         let speaker = speaker(slot, seat(0, Encoding::Plain));
         say(&mut home, Some(speaker), Role::Viewer, 0);
     }
-    let sealed = home.seal(&mut Rng::seed(1), at(100)).unwrap();
+    let sealed = home
+        .seal(&mut Rng::seed(1), &mut Deflator::default(), at(100))
+        .unwrap();
     let bytes: usize = sealed.own.iter().map(|own| own.bytes.len()).sum();
     assert!((1000..=4096).contains(&bytes), "{bytes}");
 }
@@ -228,14 +265,16 @@ fn a_large_room_takes_breath_and_a_small_one_does_not() {
         home.join(join(), at(0)).unwrap();
     }
     home.publish(line("a"), &limits(0), at(5)).unwrap();
-    home.seal(&mut Rng::seed(1), at(5)).unwrap();
+    home.seal(&mut Rng::seed(1), &mut Deflator::default(), at(5))
+        .unwrap();
     home.publish(line("b"), &limits(0), at(5)).unwrap();
     assert_eq!(home.due_ns(), Some(at(5).mono_ns), "a small one");
     for _ in 4999..20_000 {
         home.join(join(), at(0)).unwrap();
     }
     assert_eq!(home.due_ns(), Some(at(25).mono_ns), "20,000 members: 20 ms");
-    home.seal(&mut Rng::seed(1), at(25)).unwrap();
+    home.seal(&mut Rng::seed(1), &mut Deflator::default(), at(25))
+        .unwrap();
     home.publish(line("c"), &limits(0), at(100)).unwrap();
     assert_eq!(home.due_ns(), Some(at(100).mono_ns), "quiet: at once");
 }

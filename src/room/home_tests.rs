@@ -114,7 +114,8 @@ fn spoken_in() -> Home {
     for n in 1..=8 {
         assert_eq!(say(&mut home, &format!("line {n}")), n);
     }
-    home.seal(&mut Rng::seed(1), at(0)).unwrap();
+    home.seal(&mut Rng::seed(1), &mut Deflator::default(), at(0))
+        .unwrap();
     assert_eq!((say(&mut home, "nine"), say(&mut home, "ten")), (9, 10));
     home
 }
@@ -166,7 +167,9 @@ fn a_resume_point_in_the_open_batch_misses_nothing() {
     let joined = home.join(join(None, Some((EPOCH, 10))), at(1)).unwrap();
     assert_eq!((joined.recovered, joined.seq), (true, 8));
     assert_eq!(joined.messages, Some(vec![]));
-    let sealed = home.seal(&mut Rng::seed(1), at(0)).unwrap();
+    let sealed = home
+        .seal(&mut Rng::seed(1), &mut Deflator::default(), at(0))
+        .unwrap();
     let plain = sealed.chunks[Encoding::Plain.index()].as_ref().unwrap();
     let numbers: Vec<_> = objects(plain).iter().map(|o| o["seq"].as_u64()).collect();
     assert_eq!(numbers, [Some(9), Some(10)]);
@@ -213,7 +216,8 @@ fn history_does_not_hold_on_to_what_it_let_go() {
     for _ in 0..200 {
         say(&mut home, &"x".repeat(1000));
     }
-    home.seal(&mut Rng::seed(1), at(0)).unwrap();
+    home.seal(&mut Rng::seed(1), &mut Deflator::default(), at(0))
+        .unwrap();
     let mut kept = home.history(None, 100).messages;
     drop(home);
     let bytes: usize = kept.iter().map(Bytes::len).sum();
@@ -232,14 +236,17 @@ fn a_giant_message_leaves_no_hole_in_history() {
     };
     let mut home = home_of(&small);
     say(&mut home, "one");
-    home.seal(&mut Rng::seed(1), at(0)).unwrap();
+    home.seal(&mut Rng::seed(1), &mut Deflator::default(), at(0))
+        .unwrap();
     say(&mut home, &"x".repeat(3000));
-    home.seal(&mut Rng::seed(1), at(0)).unwrap();
+    home.seal(&mut Rng::seed(1), &mut Deflator::default(), at(0))
+        .unwrap();
     let joined = home.join(join(None, Some((EPOCH, 1))), at(1)).unwrap();
     assert!(!joined.recovered, "2 is not kept");
     assert_eq!(home.history(None, 9).messages.len(), 0);
     say(&mut home, "three");
-    home.seal(&mut Rng::seed(1), at(0)).unwrap();
+    home.seal(&mut Rng::seed(1), &mut Deflator::default(), at(0))
+        .unwrap();
     assert_eq!(seqs(&home.history(None, 9).messages), [3]);
     let joined = home.join(join(None, Some((EPOCH, 2))), at(1)).unwrap();
     assert_eq!(joined.messages.map(|m| seqs(&m)), Some(vec![3]));
@@ -269,7 +276,12 @@ fn a_key_is_numbered_once_even_when_the_room_is_full() {
     };
     home.publish(exempt, &limits(1), at(1)).unwrap();
     assert_eq!(
-        (home.seq, home.seal(&mut Rng::seed(1), at(0)).unwrap().lines),
+        (
+            home.seq,
+            home.seal(&mut Rng::seed(1), &mut Deflator::default(), at(0))
+                .unwrap()
+                .lines
+        ),
         (3, 2)
     );
 }
@@ -355,7 +367,10 @@ fn a_leave_of_another_numbering_is_not_of_this_room() {
 fn a_batch_is_due_by_its_tick_or_by_its_size() {
     let mut home = home_of(&class());
     assert_eq!(home.due_ns(), None);
-    assert!(home.seal(&mut Rng::seed(1), at(0)).is_none());
+    assert!(
+        home.seal(&mut Rng::seed(1), &mut Deflator::default(), at(0))
+            .is_none()
+    );
     home.publish(line("a"), &limits(0), at(7)).unwrap();
     assert_eq!(home.due_ns(), Some(at(7).mono_ns), "auto: this turn");
     home.put(Patch {
@@ -369,7 +384,9 @@ fn a_batch_is_due_by_its_tick_or_by_its_size() {
         home.publish(line(&text), &limits(0), at(60)).unwrap();
     }
     assert_eq!(home.due_ns(), Some(at(7).mono_ns), "as much as a log holds");
-    let sealed = home.seal(&mut Rng::seed(1), at(0)).unwrap();
+    let sealed = home
+        .seal(&mut Rng::seed(1), &mut Deflator::default(), at(0))
+        .unwrap();
     assert_eq!((sealed.lines, sealed.begun_ns), (72, at(7).mono_ns));
     assert_eq!(home.due_ns(), None);
 }
@@ -385,7 +402,9 @@ fn the_count_is_told_once_a_second_and_only_on_change() {
     assert!(!home.online_due(999) && home.online_changed());
     assert!(home.online_due(1000));
     home.put_online(at(1000));
-    let sealed = home.seal(&mut Rng::seed(1), at(0)).unwrap();
+    let sealed = home
+        .seal(&mut Rng::seed(1), &mut Deflator::default(), at(0))
+        .unwrap();
     assert_eq!((sealed.lines, home.seq), (0, 0), "not numbered, not a line");
     let plain = sealed.chunks[Encoding::Plain.index()].as_ref().unwrap();
     let counts: Vec<_> = objects(plain).iter().map(|o| o["count"].clone()).collect();
@@ -427,7 +446,8 @@ fn a_room_is_forgotten_when_nobody_would_miss_it() {
     home.publish(line("x"), &limits(0), at(10)).unwrap();
     home.leave(&leave, at(100));
     assert!(!home.forgettable(1_000_000), "a line is not sealed yet");
-    home.seal(&mut Rng::seed(1), at(0)).unwrap();
+    home.seal(&mut Rng::seed(1), &mut Deflator::default(), at(0))
+        .unwrap();
     assert!(!home.forgettable(5_099) && home.forgettable(5_100));
     home.put(Patch::default());
     assert!(!home.forgettable(1_000_000));

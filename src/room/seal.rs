@@ -1,12 +1,11 @@
 //! A room's open batch, and how it is sealed: every object rendered once, framed once per encoding for the whole node.
 //! Owned by the room's home.
 
-use tungstenite::protocol::frame::coding::{Data, OpCode};
-
 use super::ask::{Chunk, Encoding, Mark, Own, Speaker};
 use super::budget::Choice;
 use super::history::{Keep, Kept};
 use crate::base::rng::Rng;
+use crate::proto::ws::deflate::Deflator;
 use crate::proto::ws::encode;
 
 /// Payload of a batch frame; one object larger than this gets a frame of its own. Far below what clients bound a message
@@ -169,9 +168,10 @@ impl Batch {
         let objects = sent
             .map(|item| (self.json_of(item), item.kind))
             .chain(told_of);
-        let chunk = match speaker.seat.encoding {
-            Encoding::Plain => one_each(objects),
-            Encoding::Batch => gathered(objects),
+        // Compressed for one viewer it would not pay.
+        let chunk = match speaker.seat.encoding.gathers() {
+            false => one_each(objects, encode::text),
+            true => gathered(objects, encode::text),
         };
         Own {
             speaker,
@@ -183,16 +183,21 @@ impl Batch {
     }
 
     /// Closes the batch. `uses` says by encoding whether anybody reads it, `keep` how much of it history can hold.
-    pub fn seal(&mut self, uses: [bool; Encoding::COUNT], keep: Keep) -> SealedBatch {
+    pub fn seal(
+        &mut self,
+        uses: [bool; Encoding::COUNT],
+        keep: Keep,
+        deflator: &mut Deflator,
+    ) -> SealedBatch {
         let objects = || self.objects();
-        let plain = uses[Encoding::Plain.index()].then(|| one_each(objects()));
-        let batch = uses[Encoding::Batch.index()].then(|| gathered(objects()));
+        let chunks = Encoding::ALL
+            .map(|encoding| uses[encoding.index()].then(|| sealed(encoding, objects(), deflator)));
         let is_event = |(_, kind): &(&[u8], Kind)| *kind == Kind::Event;
         let has_events = objects().any(|object| is_event(&object));
         let sealed = SealedBatch {
             kept: self.newest(keep),
-            chunks: [plain, batch],
-            events: has_events.then(|| one_each(objects().filter(is_event))),
+            chunks,
+            events: has_events.then(|| one_each(objects().filter(is_event), encode::text)),
             lines: objects()
                 .filter(|(_, kind)| matches!(kind, Kind::Line | Kind::Host))
                 .count() as u32,
@@ -241,13 +246,32 @@ impl Batch {
     }
 }
 
-/// One text frame per object. Sized before it is filled: every log that holds the chunk holds its spare capacity too.
-fn one_each<'a>(objects: impl Iterator<Item = (&'a [u8], Kind)> + Clone) -> Chunk {
+/// The objects as the members of one encoding get them.
+fn sealed<'a>(
+    encoding: Encoding,
+    objects: impl Iterator<Item = (&'a [u8], Kind)> + Clone,
+    deflator: &mut Deflator,
+) -> Chunk {
+    let deflated = |payload: &[u8], out: &mut Vec<u8>| deflator.text(payload, out);
+    match encoding {
+        Encoding::Plain => one_each(objects, encode::text),
+        Encoding::Batch => gathered(objects, encode::text),
+        Encoding::PlainDeflated => one_each(objects, deflated),
+        Encoding::BatchDeflated => gathered(objects, deflated),
+    }
+}
+
+/// One frame per object, as `frame` appends it. Sized before it is filled: every log that holds the chunk holds its spare
+/// capacity too.
+fn one_each<'a>(
+    objects: impl Iterator<Item = (&'a [u8], Kind)> + Clone,
+    mut frame: impl FnMut(&[u8], &mut Vec<u8>),
+) -> Chunk {
     let room = |(object, _): (&[u8], Kind)| FRAME_HEADER_BYTES + object.len();
     let mut bytes = Vec::with_capacity(objects.clone().map(room).sum());
     let mut marks = Vec::with_capacity(objects.clone().count());
     for (object, kind) in objects {
-        encode::text(object, &mut bytes);
+        frame(object, &mut bytes);
         let mut mark = Mark {
             end: bytes.len() as u32,
             lines: 0,
@@ -257,14 +281,14 @@ fn one_each<'a>(objects: impl Iterator<Item = (&'a [u8], Kind)> + Clone) -> Chun
         count(&mut mark, kind);
         marks.push(mark);
     }
-    Chunk {
-        bytes: bytes.into(),
-        marks: marks.into(),
-    }
+    chunk(bytes, marks)
 }
 
 /// As many objects to a frame as its payload bound holds, newline-separated.
-fn gathered<'a>(objects: impl Iterator<Item = (&'a [u8], Kind)> + Clone) -> Chunk {
+fn gathered<'a>(
+    objects: impl Iterator<Item = (&'a [u8], Kind)> + Clone,
+    mut frame: impl FnMut(&[u8], &mut Vec<u8>),
+) -> Chunk {
     // A newline for each object is more than the headers of the frames they share; only giants want a header each.
     let room = |(object, _): (&[u8], Kind)| 1 + object.len();
     let total: usize = objects.clone().map(room).sum();
@@ -278,8 +302,8 @@ fn gathered<'a>(objects: impl Iterator<Item = (&'a [u8], Kind)> + Clone) -> Chun
         events: 0,
     };
     let mut close = |payload: &mut Vec<u8>, open: &mut Mark| {
-        encode::header(OpCode::Data(Data::Text), payload.len(), &mut bytes);
-        bytes.append(payload);
+        frame(payload, &mut bytes);
+        payload.clear();
         open.end = bytes.len() as u32;
         marks.push(*open);
         (open.lines, open.told, open.events) = (0, 0, 0);
@@ -296,6 +320,14 @@ fn gathered<'a>(objects: impl Iterator<Item = (&'a [u8], Kind)> + Clone) -> Chun
     }
     if !payload.is_empty() {
         close(&mut payload, &mut open);
+    }
+    chunk(bytes, marks)
+}
+
+fn chunk(mut bytes: Vec<u8>, marks: Vec<Mark>) -> Chunk {
+    // Compressed frames need less than was made ready for them.
+    if bytes.len() < bytes.capacity() - bytes.capacity() / 64 {
+        bytes.shrink_to_fit();
     }
     Chunk {
         bytes: bytes.into(),
@@ -316,6 +348,7 @@ fn count(mark: &mut Mark, kind: Kind) {
 pub(super) mod tests {
     use std::io::Cursor;
 
+    use crate::proto::ws::deflate::Inflator;
     use tungstenite::protocol::frame::FrameHeader;
 
     use super::*;
@@ -335,7 +368,13 @@ pub(super) mod tests {
             let start = cursor.position() as usize;
             let end = start + length as usize;
             assert_eq!(end, mark.end as usize);
-            payloads.push(String::from_utf8(chunk.bytes[start..end].to_vec()).unwrap());
+            let payload = &chunk.bytes[start..end];
+            let mut inflator = Inflator::default();
+            let payload = match header.rsv1 {
+                true => inflator.inflate(payload, 1 << 20).unwrap(),
+                false => payload,
+            };
+            payloads.push(String::from_utf8(payload.to_vec()).unwrap());
             cursor.set_position(end as u64);
         }
         assert_eq!(cursor.position() as usize, chunk.bytes.len());
@@ -355,7 +394,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn both_encodings_hold_the_same_objects_in_order() {
+    fn every_encoding_holds_the_same_objects_in_order() {
         let mut open = batch(&[
             (Kind::Line, "{1}"),
             (Kind::Event, "{2}"),
@@ -363,13 +402,22 @@ pub(super) mod tests {
             (Kind::Line, "{3}"),
         ]);
         assert_eq!(open.begun_ns(), Some(5));
-        let sealed = open.seal([true, true], ALL);
+        let sealed = open.seal([true; 4], ALL, &mut Deflator::default());
         assert_eq!((open.begun_ns(), open.bytes()), (None, 0));
         assert_eq!(texts(&sealed.kept), ["{1}", "{2}", "{3}"]);
         assert_eq!(sealed.lines, 2);
-        let [Some(plain), Some(gathered)] = &sealed.chunks else {
-            panic!("both were asked for");
+        let [
+            Some(plain),
+            Some(gathered),
+            Some(small),
+            Some(small_gathered),
+        ] = &sealed.chunks
+        else {
+            panic!("all were asked for");
         };
+        // What is too small to be compressed is the same.
+        assert_eq!(small.bytes, plain.bytes);
+        assert_eq!(small_gathered.bytes, gathered.bytes);
         assert_eq!(payloads(plain), ["{1}", "{2}", "{o}", "{3}"]);
         assert_eq!(payloads(gathered), ["{1}\n{2}\n{o}\n{3}"]);
         let counts = |chunk: &Chunk| -> Vec<(u32, u32)> {
@@ -378,6 +426,30 @@ pub(super) mod tests {
         assert_eq!(counts(plain), [(1, 0), (0, 1), (0, 0), (1, 0)]);
         assert_eq!(counts(gathered), [(2, 1)]);
         assert_eq!(payloads(sealed.events.as_ref().unwrap()), ["{2}"]);
+    }
+
+    #[test]
+    fn what_pays_is_compressed_and_counts_the_same() {
+        let long = format!("{{{}}}", "danmaku ".repeat(60));
+        let items: Vec<(Kind, &str)> = (0..60)
+            .map(|n| match n % 4 {
+                0 => (Kind::Line, &*long),
+                1 => (Kind::Event, "{2}"),
+                2 => (Kind::Told(3), "{told}"),
+                _ => (Kind::Line, "{3}"),
+            })
+            .collect();
+        let sealed = batch(&items).seal([true; 4], ALL, &mut Deflator::default());
+        let [plain, gathered, small, small_gathered] = sealed.chunks.map(Option::unwrap);
+        for (whole, deflated) in [(&plain, &small), (&gathered, &small_gathered)] {
+            assert!(deflated.bytes.len() * 3 < whole.bytes.len());
+            assert_eq!(payloads(deflated), payloads(whole));
+            let counts = |chunk: &Chunk| -> Vec<(u32, u32, u32)> {
+                let marks = chunk.marks.iter();
+                marks.map(|m| (m.lines, m.told, m.events)).collect()
+            };
+            assert_eq!(counts(deflated), counts(whole));
+        }
     }
 
     #[test]
@@ -391,7 +463,7 @@ pub(super) mod tests {
             (Kind::Line, &giant),
             (Kind::Line, &line),
         ]);
-        let sealed = open.seal([false, true], ALL);
+        let sealed = open.seal([false, true, false, false], ALL, &mut Deflator::default());
         assert!(sealed.chunks[0].is_none() && sealed.events.is_none());
         let sizes: Vec<usize> = payloads(sealed.chunks[1].as_ref().unwrap())
             .iter()
@@ -413,7 +485,9 @@ pub(super) mod tests {
                 lines_max,
                 bytes_max,
             };
-            texts(&batch(&items).seal([false, false], keep).kept)
+            let nobody = [false; Encoding::COUNT];
+            let sealed = batch(&items).seal(nobody, keep, &mut Deflator::default());
+            texts(&sealed.kept)
         };
         assert_eq!(kept(2, 100), ["{22}", "{333}"]);
         assert_eq!(kept(9, 9), ["{22}", "{333}"]);
@@ -428,7 +502,7 @@ pub(super) mod tests {
         for _ in 0..1000 {
             open.put(Kind::Line, 5, |out| out.extend_from_slice(line.as_bytes()));
         }
-        let sealed = open.seal([true, true], ALL);
+        let sealed = open.seal([true; 4], ALL, &mut Deflator::default());
         assert!(open.json.capacity() <= IDLE_BYTES_MAX);
         assert!(open.items.capacity() <= IDLE_ITEMS_MAX);
         for chunk in sealed.chunks.into_iter().flatten() {

@@ -19,7 +19,8 @@ use crate::config::checked::{Anonymous, Limits};
 use crate::proto::danmaku::client::{self, Id, Message};
 use crate::proto::danmaku::{server, text};
 use crate::proto::ws::close::{self, Close};
-use crate::proto::ws::decode::{Decoder, Event};
+use crate::proto::ws::decode::{self, Decoder, Event};
+use crate::proto::ws::deflate::Inflator;
 use crate::proto::ws::encode;
 use crate::room::ask::Encoding;
 
@@ -60,7 +61,10 @@ impl Viewer {
     /// A session that begins now. `identity` `None` is anonymous.
     pub fn new(identity: Option<Arc<Identity>>, encoding: Encoding) -> Viewer {
         Viewer {
-            decoder: Decoder::new(),
+            decoder: match encoding.deflates() {
+                false => Decoder::new(),
+                true => Decoder::deflating(),
+            },
             identity,
             lines: Bucket::default(),
             commands: Bucket::default(),
@@ -114,8 +118,8 @@ impl Viewer {
         std::mem::take(&mut self.tally)
     }
 
-    /// Takes bytes from the socket. Replies are appended to `out`, whole frames each; what the shard is to do to
-    /// `intents`.
+    /// Takes bytes from the socket; compressed messages are unpacked by `inflator`. Replies are appended to `out`, whole
+    /// frames each; what the shard is to do to `intents`.
     ///
     /// # Errors
     /// The session is over: the shard closes with this code, unless a close frame has been sent already.
@@ -123,6 +127,7 @@ impl Viewer {
         &mut self,
         bytes: &mut [u8],
         env: &Env<'_>,
+        inflator: &mut Inflator,
         out: &mut Vec<u8>,
         intents: &mut Vec<Intent>,
     ) -> Result<(), End> {
@@ -153,7 +158,7 @@ impl Viewer {
             // After its end a session is only listened to for the peer's close frame.
             if matches!(event, Event::Close(_)) || (ended.is_ok() && !self.closing) {
                 let closed = matches!(event, Event::Close(_));
-                let over = self.event(event, env, out, intents);
+                let over = self.event(event, env, inflator, out, intents);
                 if ended.is_ok() {
                     ended = over;
                 }
@@ -171,6 +176,7 @@ impl Viewer {
         &mut self,
         event: Event<'_>,
         env: &Env<'_>,
+        inflator: &mut Inflator,
         out: &mut Vec<u8>,
         intents: &mut Vec<Intent>,
     ) -> Result<(), End> {
@@ -186,16 +192,40 @@ impl Viewer {
                 encode::frame(OpCode::Control(Control::Pong), payload, out);
             }
             Event::Pong(_) => {}
-            Event::Binary(_) => {
+            Event::Deflated {
+                is_text: true,
+                packed,
+            } => {
+                let bytes_max = env.limits.message_bytes_max;
+                let text = inflator
+                    .inflate(packed, bytes_max)
+                    .and_then(decode::checked_text)
+                    .map_err(|fault| End::new(fault.close_code(), fault.reason()))?;
+                self.tally.inflated += 1;
+                self.text(text, env, out, intents)?;
+            }
+            Event::Text(text) => self.text(text, env, out, intents)?,
+            Event::Binary(_) | Event::Deflated { .. } => {
                 let end = "this protocol is JSON in text frames";
                 return Err(End::new(Close::Unsupported.code(), end));
             }
-            Event::Text(text) if self.encoding == Encoding::Batch => {
-                for object in client::objects(text) {
-                    self.message(object, env, out, intents)?;
-                }
-            }
-            Event::Text(text) => self.message(text, env, out, intents)?,
+        }
+        Ok(())
+    }
+
+    /// One message, or several to a frame.
+    fn text(
+        &mut self,
+        text: &str,
+        env: &Env<'_>,
+        out: &mut Vec<u8>,
+        intents: &mut Vec<Intent>,
+    ) -> Result<(), End> {
+        if !self.encoding.gathers() {
+            return self.message(text, env, out, intents);
+        }
+        for object in client::objects(text) {
+            self.message(object, env, out, intents)?;
         }
         Ok(())
     }
@@ -380,6 +410,8 @@ fn room_id(room: &str) -> Result<RoomId, Refusal> {
 pub struct Tally {
     /// Messages and control frames received.
     pub messages_in: u32,
+    /// Messages among them that were compressed.
+    pub inflated: u32,
     /// Frames it has answered by itself.
     pub frames_out: u32,
 }

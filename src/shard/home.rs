@@ -14,7 +14,7 @@ use crate::base::refusal::{Code, Refusal};
 use crate::base::rng::Rng;
 use crate::bus::Msg;
 use crate::config::checked::Rooms;
-use crate::room::ask::{Detail, Leave, Published};
+use crate::room::ask::{Detail, Leave, Published, Sealed};
 use crate::room::home::Home;
 use crate::telemetry::table::{Bucket as Flooded, Counter, Shed};
 
@@ -233,12 +233,26 @@ impl Shard {
         }
     }
 
+    /// One room's open batch, closed; `None` if there is none.
+    fn sealed(&mut self, room: &RoomId) -> Option<Arc<Sealed>> {
+        let home = self.homes.find(room).ok()?;
+        let sealed = home.seal(&mut self.rng, &mut self.deflator, self.now)?;
+        let deflated = self.deflator.take_tally();
+        if deflated.messages > 0 {
+            let messages = u64::from(deflated.messages);
+            self.metrics.add(Counter::DeflatedMessagesTotal, messages);
+            self.metrics
+                .add(Counter::DeflateBytesInTotal, deflated.before_bytes);
+            self.metrics
+                .add(Counter::DeflateBytesOutTotal, deflated.after_bytes);
+        }
+        Some(sealed)
+    }
+
     /// Seals a room for the last time. This shard's own share goes by its own mail, behind answers to joins that wait there.
     pub(super) fn seal_last(&mut self, room: &RoomId) {
-        let Ok(home) = self.homes.find(room) else {
-            return;
-        };
-        if let Some(sealed) = home.seal(&mut self.rng, self.now) {
+        let sealed = self.sealed(room);
+        if let (Some(sealed), Ok(home)) = (sealed, self.homes.find(room)) {
             for shard in home.hosts() {
                 self.mail.post(shard, Msg::Sealed(Arc::clone(&sealed)));
             }
@@ -247,15 +261,15 @@ impl Shard {
 
     /// Seals one room's open batch: into this shard's own logs, and by mail to every other shard that hosts members.
     pub(super) fn seal_home(&mut self, room: &RoomId) {
-        let Ok(home) = self.homes.find(room) else {
-            return;
-        };
-        let Some(sealed) = home.seal(&mut self.rng, self.now) else {
+        let Some(sealed) = self.sealed(room) else {
             return;
         };
         if self.overload.gives_up(Level::Crowd) {
             self.metrics.shed(Shed::Lines, u64::from(sealed.left_out));
         }
+        let Ok(home) = self.homes.find(room) else {
+            return;
+        };
         let mut here = false;
         for shard in home.hosts() {
             if shard == self.id {

@@ -44,6 +44,7 @@ use crate::base::rate::Bucket;
 use crate::base::rng::Rng;
 use crate::base::wheel::Wheel;
 use crate::bus::{Msg, Policy};
+use crate::proto::ws::deflate::{Deflator, Inflator};
 use crate::session::Intent;
 use crate::sync::mailbox::Inbox;
 use crate::telemetry::block::Block;
@@ -120,6 +121,10 @@ pub struct Shard {
     doomed: VecDeque<u32>,
     /// Reused by every session's input.
     intents: Vec<Intent>,
+    /// For every room whose home is here, ...
+    deflator: Deflator,
+    /// ... and every viewer.
+    inflator: Inflator,
     /// Reused by every read.
     scratch: Vec<u8>,
     next_second_ms: u64,
@@ -162,6 +167,8 @@ impl Shard {
             flush: Vec::new(),
             doomed: VecDeque::new(),
             intents: Vec::new(),
+            deflator: Deflator::default(),
+            inflator: Inflator::default(),
             scratch: vec![0; limits::READ_SCRATCH_BYTES],
             next_second_ms: 0,
             stop: false,
@@ -296,9 +303,7 @@ impl Shard {
 
     /// The connection, unless it is gone or going.
     fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
-        self.conns
-            .get_mut(id.slot as usize)
-            .filter(|conn| conn.generation == id.generation && !conn.flags.doomed)
+        live(&mut self.conns, id)
     }
 
     /// Notes that a connection has something to write.
@@ -315,6 +320,13 @@ impl Shard {
         let at = at_ms.div_ceil(limits::WHEEL_TICK_MS);
         self.wheel.schedule(slot, at.try_into().unwrap_or(u32::MAX));
     }
+}
+
+/// The connection, unless it is gone or going.
+fn live(conns: &mut Slab<Conn>, id: ConnId) -> Option<&mut Conn> {
+    conns
+        .get_mut(id.slot as usize)
+        .filter(|conn| conn.generation == id.generation && !conn.flags.doomed)
 }
 
 /// The wheel's tick at a monotonic time.

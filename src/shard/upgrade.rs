@@ -120,7 +120,10 @@ impl Shard {
         request: &Request,
         refused: Option<Refusal>,
     ) -> Result<Entry, Refusal> {
-        let offer = handshake::check(request)?;
+        let mut offer = handshake::check(request)?;
+        if !self.policy.config.server.compression {
+            offer.deflate = None;
+        }
         if self.sweeps.is_draining() {
             let reason = "this node is being emptied";
             return Err(Refusal::new(Code::Draining, reason).retry(1000));
@@ -299,9 +302,12 @@ impl Shard {
 const SERVER: &str = concat!("danmaku-gateway/", env!("CARGO_PKG_VERSION"));
 
 fn encoding_of(offer: &Offer) -> Encoding {
-    match offer.protocol {
-        Some(Protocol::DanmakuV1Batch) => Encoding::Batch,
-        Some(Protocol::DanmakuV1) | None => Encoding::Plain,
+    let gathers = offer.protocol == Some(Protocol::DanmakuV1Batch);
+    match (gathers, offer.deflate.is_some()) {
+        (false, false) => Encoding::Plain,
+        (true, false) => Encoding::Batch,
+        (false, true) => Encoding::PlainDeflated,
+        (true, true) => Encoding::BatchDeflated,
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Shard;
 use super::conn::Kind;
+use super::{Shard, live};
 use crate::base::identity::Identity;
 use crate::base::ids::{ConnId, RoomId};
 use crate::base::refusal::{Code, Refusal};
@@ -18,7 +18,6 @@ use crate::telemetry::table::{Bucket, Counter};
 impl Shard {
     /// Bytes of a viewer, unmasked in place.
     pub(super) fn viewer_input(&mut self, id: ConnId, bytes: &mut [u8]) {
-        let mut intents = std::mem::take(&mut self.intents);
         let policy = Arc::clone(&self.policy);
         let env = Env {
             now: self.now,
@@ -26,14 +25,20 @@ impl Shard {
             anonymous: policy.config.auth.anonymous,
             keys: &policy.keys,
         };
-        let Some(conn) = self.conn(id) else {
+        let Some(conn) = live(&mut self.conns, id) else {
             return;
         };
         let Kind::Viewer(viewer) = &mut conn.kind else {
             return;
         };
-        let ended = viewer.input(bytes, &env, conn.outbox.tail(), &mut intents);
+        let mut intents = std::mem::take(&mut self.intents);
+        let out = conn.outbox.tail();
+        let ended = viewer.input(bytes, &env, &mut self.inflator, out, &mut intents);
         let tally = viewer.take_tally();
+        if tally.inflated > 0 {
+            let inflated = u64::from(tally.inflated);
+            self.metrics.add(Counter::InflatedMessagesTotal, inflated);
+        }
         self.metrics
             .add(Counter::FramesInTotal, u64::from(tally.messages_in));
         self.metrics

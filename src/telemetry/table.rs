@@ -226,6 +226,14 @@ families! {
             "System calls that wrote to viewers' sockets.", "Deliveries per call is the lever on CPU.";
         SendBlockedTotal = "danmaku_send_blocked_total", C, Of("calls"), None, FanOut,
             "Of those, the ones that found the socket full or took a part only.", "Networks or viewers too slow for the rooms they watch.";
+        DeflatedMessagesTotal = "danmaku_deflated_messages_total", C, Of("messages"), None, FanOut,
+            "Messages for rooms that were compressed, once for the node and not once per viewer.", "0: nobody agreed upon compression, or nothing was large enough to pay.";
+        DeflateBytesInTotal = "danmaku_deflate_bytes_in_total", C, Bytes, None, FanOut,
+            "Payload of those messages before.", "Divided into danmaku_deflate_bytes_out_total: what is left of a byte.";
+        DeflateBytesOutTotal = "danmaku_deflate_bytes_out_total", C, Bytes, None, FanOut,
+            "Payload of those messages after.", "See danmaku_deflate_bytes_in_total.";
+        InflatedMessagesTotal = "danmaku_inflated_messages_total", C, Of("messages"), None, FanOut,
+            "Messages from viewers that came compressed.", "Each costs more than a plain one; few clients compress what is this small.";
         FramesInTotal = "danmaku_frames_in_total", C, Of("frames"), None, FanOut,
             "WebSocket messages and control frames received; the fragments of a message count once.", "Client chatter.";
         FramesOutTotal = "danmaku_frames_out_total", C, Of("frames"), None, FanOut,

@@ -9,14 +9,13 @@ mod measure;
 use std::hint::black_box;
 use std::process::ExitCode;
 
+use danmaku_gateway::proto::ws::deflate::Deflator;
 use danmaku_gateway::room::ask::{Chunk, Encoding};
 use danmaku_gateway::room::history::Keep;
 use danmaku_gateway::room::seal::{Batch, Kind};
 use danmaku_gateway::room::stream::{Due, Stream};
 use measure::Piece;
 
-/// A line of 128 bytes of text as it is sent.
-const LINE_BYTES: usize = 265;
 /// What history keeps by default.
 const KEEP: Keep = Keep {
     lines_max: 100,
@@ -32,7 +31,7 @@ fn main() -> ExitCode {
             pieces.push(seal(encoding, lines));
         }
     }
-    for encoding in Encoding::ALL {
+    for encoding in [Encoding::Plain, Encoding::Batch] {
         for lines in [1, 32] {
             pieces.push(walk(encoding, lines));
         }
@@ -46,21 +45,51 @@ fn main() -> ExitCode {
 fn seal(encoding: Encoding, lines: usize) -> Piece {
     let what = format!("seal, a batch of {lines}, {encoding:?}");
     Piece::new(what, (lines, "line"), 20_000 / lines, move || {
-        let line = vec![b'x'; LINE_BYTES];
-        let mut batch = Batch::default();
+        let spoken = spoken(lines);
+        let mut sealer = (Batch::default(), Deflator::default());
         move || {
-            black_box(sealed(&mut batch, encoding, &line, lines));
+            black_box(sealed(&mut sealer, encoding, &spoken));
             lines
         }
     })
 }
 
-fn sealed(batch: &mut Batch, encoding: Encoding, line: &[u8], lines: usize) -> Chunk {
-    for _ in 0..lines {
+/// Lines as viewers speak them: alike in form, of another author and another text each.
+fn spoken(lines: usize) -> Vec<Vec<u8>> {
+    const WORDS: [&str; 8] = [
+        "哈哈哈",
+        "666",
+        "awesome",
+        "主播",
+        "yes",
+        "来了",
+        "好听",
+        "gg",
+    ];
+    let line = |n: usize| {
+        let chance = n.wrapping_mul(0x9e37_79b9) >> 7;
+        let (one, two) = (WORDS[chance % 8], WORDS[chance / 8 % 8]);
+        format!(
+            r##"{{"type":"danmaku","room":"1001","seq":{n},"ts":{},"user":{{"id":"u{}","name":"viewer {}"}},"text":"{one} {two} {one}","style":{{"color":"#{:06x}","mode":"scroll","size":25}}}}"##,
+            1_795_377_714_000 + chance % 50,
+            chance % 99_991,
+            chance % 9_973,
+            chance % 0xff_ffff,
+        )
+    };
+    (0..lines).map(|n| line(n).into_bytes()).collect()
+}
+
+fn sealed(
+    (batch, deflator): &mut (Batch, Deflator),
+    encoding: Encoding,
+    spoken: &[Vec<u8>],
+) -> Chunk {
+    for line in spoken {
         batch.put(Kind::Line, 1, |out| out.extend_from_slice(black_box(line)));
     }
     let uses = Encoding::ALL.map(|each| each == encoding);
-    let mut sealed = batch.seal(uses, KEEP);
+    let mut sealed = batch.seal(uses, KEEP, deflator);
     let chunk = sealed.chunks[encoding.index()].take();
     chunk.expect("it was asked for")
 }
@@ -71,8 +100,7 @@ fn hall(encoding: Encoding, lines: usize) -> (Stream, Chunk) {
     for slot in 0..MEMBERS as u32 {
         stream.join(slot);
     }
-    let line = vec![b'x'; LINE_BYTES];
-    let chunk = sealed(&mut Batch::default(), encoding, &line, lines);
+    let chunk = sealed(&mut Default::default(), encoding, &spoken(lines));
     (stream, chunk)
 }
 

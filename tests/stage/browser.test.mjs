@@ -261,6 +261,34 @@ test('another room is entered in place, and back', async () => {
   await moving.close();
 });
 
+test('the browser agrees upon compression, and a batch reaches it whole', async () => {
+  await api(nodes.open, 'PUT', '/api/v1/rooms/small', { tick_ms: 500 });
+  const { page, close } = await open(at(nodes.open, 'small'));
+  await state(page, 'live');
+  const socket = page.evaluate((address) => new Promise((done, failed) => {
+    const texts = [];
+    const ws = new WebSocket(address, ['danmaku.v1.batch']);
+    ws.onerror = () => failed(new Error('the socket failed'));
+    ws.onmessage = ({ data }) => {
+      for (const line of data.split('\n').map((text) => JSON.parse(text))) {
+        if (line.type === 'joined') window.joined = true;
+        if (line.type === 'danmaku') texts.push(line.text);
+      }
+      if (texts.length === 30) done([ws.extensions, texts]);
+    };
+  }), `ws://${nodes.open.public}/ws?room=small`);
+  await page.waitForFunction(() => window.joined);
+  const lines = Array.from({ length: 30 }, (_, n) => `弹幕 ${n}`);
+  const requests = lines.map((text) => ({ method: 'POST', path: '/api/v1/danmaku/push', body: { room: 'small', text } }));
+  await api(nodes.open, 'POST', '/api/v1/batch', { requests });
+  const [extensions, texts] = await socket;
+  assert.match(extensions, /^permessage-deflate/);
+  assert.deepEqual(texts, lines);
+  const metrics = await (await fetch(`http://${nodes.open.internal}/metrics`)).text();
+  assert.ok(Number(metrics.match(/^danmaku_deflated_messages_total (\d+)/m)[1]) > 0);
+  await close();
+});
+
 test('two hundred lines on the stage: none touches another; what drawing costs', async () => {
   const crowded = await open(at(nodes.open, 'crowd'), { viewport: { width: 1920, height: 1080 } });
   const { page } = crowded;

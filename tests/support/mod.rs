@@ -2,6 +2,8 @@
 //! WebSocket client. Nothing here knows the gateway's insides.
 #![allow(dead_code)] // Each test program uses its part.
 
+pub mod clients;
+
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -269,6 +271,7 @@ impl Drop for Node {
 pub struct Viewer {
     pub socket: WebSocket<TcpStream>,
     pub protocol: Option<String>,
+    pub extensions: Option<String>,
     waiting: std::collections::VecDeque<Value>,
 }
 
@@ -298,10 +301,8 @@ impl Viewer {
         match tungstenite::client(request, stream) {
             Ok((socket, response)) => Ok(Viewer {
                 socket,
-                protocol: response
-                    .headers()
-                    .get("sec-websocket-protocol")
-                    .map(|value| value.to_str().unwrap().to_string()),
+                protocol: header(&response, "sec-websocket-protocol"),
+                extensions: header(&response, "sec-websocket-extensions"),
                 waiting: std::collections::VecDeque::new(),
             }),
             Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Http(response))) => {
@@ -415,6 +416,11 @@ impl Viewer {
             }
         }
     }
+}
+
+fn header(response: &tungstenite::handshake::client::Response, name: &str) -> Option<String> {
+    let value = response.headers().get(name)?;
+    Some(value.to_str().unwrap().to_string())
 }
 
 /// An HTTP answer.

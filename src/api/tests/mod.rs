@@ -42,6 +42,7 @@ fn config() -> Config {
             fd_tables: FdTables::Shared,
             node: "n1".into(),
             demo_page: true,
+            compression: true,
         },
         auth: Auth {
             anonymous: Anonymous::Watch,

@@ -28,10 +28,6 @@ const HEAD_BYTES_MAX: usize = 14;
 /// First allocation for an unfinished payload: most danmaku fit, and doubling from here is soon done.
 const HELD_BYTES_MIN: usize = 64;
 
-/// Whether RSV1 may be set. It may not while no extension is negotiated; for permessage-deflate (RFC 7692 section 6) this becomes a
-/// question to the connection, answered yes for the first frame of a data message only.
-const RSV1_ALLOWED: bool = false;
-
 /// One viewer's decoder. Between messages it owns no heap; a connection that is only listening costs these bytes.
 #[derive(Debug, Default)]
 pub struct Decoder {
@@ -44,6 +40,8 @@ pub struct Decoder {
     head_bytes: u8,
     /// How much at the end of `held` belongs to a control frame.
     control_bytes: u8,
+    /// permessage-deflate was agreed upon: RSV1 may stand in the first frame of a message (RFC 7692 section 6).
+    deflates: bool,
     /// The message under way, from the header of its first frame to its event.
     message: Option<Kind>,
     /// Check of the text message under way, as far as it is in `held`. Between messages it stands at a character's end:
@@ -69,6 +67,14 @@ pub enum Event<'a> {
     Text(&'a str),
     /// A binary message. Whether such are wanted is the session's matter.
     Binary(&'a [u8]),
+    /// A message as it was compressed. What [`super::deflate::Inflator`] makes of it may be larger than the message bound,
+    /// and is text, if it is, only once [`checked_text`] has seen it.
+    Deflated {
+        /// Whether it was sent as text.
+        is_text: bool,
+        /// At most the message bound.
+        packed: &'a [u8],
+    },
     /// To be answered by a pong with the same payload, at most 125 bytes.
     Ping(&'a [u8]),
     /// An answer to our ping, or a sign of life unasked; at most 125 bytes.
@@ -83,6 +89,7 @@ pub enum Event<'a> {
 enum Kind {
     Text,
     Binary,
+    Deflated { is_text: bool },
 }
 
 /// What a frame is for.
@@ -147,6 +154,14 @@ impl Decoder {
     /// Before the first byte. Allocates nothing.
     pub fn new() -> Decoder {
         Decoder::default()
+    }
+
+    /// The same where permessage-deflate was agreed upon.
+    pub fn deflating() -> Decoder {
+        Decoder {
+            deflates: true,
+            ..Decoder::default()
+        }
     }
 
     /// Takes the beginning of what arrived, up to the end of one event at most, and unmasks it in place. Call it again with the
@@ -243,7 +258,8 @@ impl Decoder {
     fn judge(&mut self, head: &Head, message_bytes_max: usize) -> Result<Frame, Fault> {
         let (header, payload_bytes) = (&head.header, head.payload_bytes);
         let opcode = u8::from(header.opcode);
-        let bits = u8::from(header.rsv1 && !RSV1_ALLOWED) << 2
+        let begins = matches!(header.opcode, OpCode::Data(Data::Text | Data::Binary));
+        let bits = u8::from(header.rsv1 && !(self.deflates && begins)) << 2
             | u8::from(header.rsv2) << 1
             | u8::from(header.rsv3);
         if bits != 0 {
@@ -285,7 +301,7 @@ impl Decoder {
                 })
             }
             OpCode::Data(data) => {
-                self.judge_data(data, payload_bytes, message_bytes_max)?;
+                self.judge_data(data, header.rsv1, payload_bytes, message_bytes_max)?;
                 Use::Data
             }
         };
@@ -303,11 +319,15 @@ impl Decoder {
     fn judge_data(
         &mut self,
         data: Data,
+        deflated: bool,
         payload_bytes: u64,
         message_bytes_max: usize,
     ) -> Result<(), Fault> {
         let kind = match data {
             Data::Continue => self.message.ok_or(Fault::ContinuationWithoutStart)?,
+            Data::Text | Data::Binary if deflated => Kind::Deflated {
+                is_text: data == Data::Text,
+            },
             Data::Text => Kind::Text,
             Data::Binary => Kind::Binary,
             Data::Reserved(opcode) => return Err(Fault::UnknownOpcode { opcode }),
@@ -461,9 +481,11 @@ fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
 fn message(kind: Kind, payload: &[u8]) -> Result<Event<'_>, Fault> {
     match kind {
         Kind::Binary => Ok(Event::Binary(payload)),
-        Kind::Text => text(payload)
-            .map(Event::Text)
-            .map_err(|bad| bad_text(0, bad)),
+        Kind::Deflated { is_text } => Ok(Event::Deflated {
+            is_text,
+            packed: payload,
+        }),
+        Kind::Text => checked_text(payload).map(Event::Text),
     }
 }
 
@@ -490,6 +512,14 @@ fn close(payload: &[u8]) -> Result<Option<(u16, &str)>, Fault> {
             Ok(Some((code, reason)))
         }
     }
+}
+
+/// The bytes of a message as text.
+///
+/// # Errors
+/// [`Fault::BadText`].
+pub fn checked_text(payload: &[u8]) -> Result<&str, Fault> {
+    text(payload).map_err(|bad| bad_text(0, bad))
 }
 
 /// The bytes as text, checked at once; where they are not, the slower check says where.

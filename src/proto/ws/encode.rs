@@ -10,6 +10,9 @@ pub const HEADER_BYTES_MAX: usize = 10;
 /// Longest payload of a ping, pong or close (RFC 6455 section 5.5).
 pub const CONTROL_BYTES_MAX: usize = 125;
 
+/// The bit in a frame's first byte that says its message is compressed.
+const RSV1: u8 = 0x40;
+
 /// Appends one whole frame with FIN set.
 pub fn frame(op: OpCode, payload: &[u8], out: &mut Vec<u8>) {
     header(op, payload.len(), out);
@@ -19,6 +22,13 @@ pub fn frame(op: OpCode, payload: &[u8], out: &mut Vec<u8>) {
 /// Appends one text frame; `payload` is UTF-8.
 pub fn text(payload: &[u8], out: &mut Vec<u8>) {
     frame(OpCode::Data(Data::Text), payload, out);
+}
+
+/// Appends one text frame whose payload is UTF-8 compressed by permessage-deflate, which RSV1 says (RFC 7692 section 6.1).
+pub fn deflated_text(packed: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    text(packed, out);
+    out[start] |= RSV1;
 }
 
 /// Appends one text frame whose payload `write` appends: rendered in place, and moved by two or eight bytes only if it is

@@ -32,6 +32,8 @@ pub enum Fault {
         message_bytes: u64,
         message_bytes_max: usize,
     },
+    /// A message marked as compressed that is no deflated data (RFC 7692 section 7.2.2).
+    BadDeflate,
     /// Text that is not UTF-8 (section 8.1): index in the message of the first byte that cannot be.
     BadText { offset: usize },
     /// A close payload of a single byte (section 5.5.1).
@@ -46,7 +48,9 @@ impl Fault {
     /// The close code to answer with: 1002, 1007 or 1009.
     pub fn close_code(&self) -> u16 {
         match self {
-            Fault::BadText { .. } | Fault::BadCloseReason { .. } => Close::BadUtf8.code(),
+            Fault::BadText { .. } | Fault::BadCloseReason { .. } | Fault::BadDeflate => {
+                Close::BadUtf8.code()
+            }
             Fault::TooBig { .. } => Close::TooBig.code(),
             _ => Close::Protocol.code(),
         }
@@ -57,7 +61,7 @@ impl Fault {
         match *self {
             Fault::Unmasked => "frames from a client must be masked".into(),
             Fault::ReservedBits { bits } => {
-                format!("reserved bits {bits:03b} are set, and no extension was negotiated").into()
+                format!("reserved bits {bits:03b} are set, which no extension allows here").into()
             }
             Fault::UnknownOpcode { opcode } => format!("opcode {opcode} has no meaning").into(),
             Fault::LengthTopBit { length } => {
@@ -88,6 +92,9 @@ impl Fault {
                 "a message may have {message_bytes_max} bytes, this one has {message_bytes} or more"
             )
             .into(),
+            Fault::BadDeflate => {
+                "the message is marked as compressed, and is no deflated data".into()
+            }
             Fault::BadText { offset } => {
                 format!("the text is not UTF-8: byte {offset} cannot be there").into()
             }
@@ -138,6 +145,7 @@ mod tests {
                 },
                 1009,
             ),
+            (Fault::BadDeflate, 1007),
             (Fault::BadText { offset: usize::MAX }, 1007),
             (Fault::CloseTooShort, 1002),
             (Fault::CloseCode { code: u16::MAX }, 1002),
@@ -162,7 +170,7 @@ mod tests {
         );
         assert_eq!(
             Fault::ReservedBits { bits: 4 }.reason(),
-            "reserved bits 100 are set, and no extension was negotiated"
+            "reserved bits 100 are set, which no extension allows here"
         );
     }
 }

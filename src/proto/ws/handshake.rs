@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use tungstenite::handshake::derive_accept_key;
 
+use super::extension::{self, Deflate};
 use crate::base::refusal::{Code, Refusal};
 use crate::proto::http::reply::Reply;
 use crate::proto::http::{Method, Request, is_token_byte, shown};
@@ -59,6 +60,8 @@ pub struct Offer {
     pub protocol: Option<Protocol>,
     /// The token of the first `bearer.TOKEN` in the subprotocol list, unchecked.
     pub bearer: Option<String>,
+    /// permessage-deflate, if the client offered it in a way that can be kept. Taking it away declines it.
+    pub deflate: Option<Deflate>,
     /// Whether the list named anything. With `protocol` `None` a browser will then fail the connection by itself.
     pub offered_any_protocol: bool,
 }
@@ -68,6 +71,7 @@ impl std::fmt::Debug for Offer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Offer")
             .field("protocol", &self.protocol)
+            .field("deflate", &self.deflate)
             .field("bearer", &self.bearer.is_some())
             .field("offered_any_protocol", &self.offered_any_protocol)
             .finish_non_exhaustive()
@@ -106,10 +110,12 @@ pub fn check(request: &Request) -> Result<Offer, Refusal> {
     check_version(request)?;
     let key = check_key(request)?;
     let (protocol, bearer, offered_any_protocol) = read_protocols(request)?;
+    let deflate = read_extensions(request)?;
     Ok(Offer {
         accept_key: derive_accept_key(key.as_bytes()),
         protocol,
         bearer,
+        deflate,
         offered_any_protocol,
     })
 }
@@ -123,6 +129,10 @@ pub fn write_response(offer: &Offer, out: &mut Vec<u8>) {
     if let Some(protocol) = offer.protocol {
         out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
         out.extend_from_slice(protocol.as_str().as_bytes());
+    }
+    if let Some(deflate) = offer.deflate {
+        out.extend_from_slice(b"\r\nSec-WebSocket-Extensions: ");
+        deflate.write(out);
     }
     out.extend_from_slice(b"\r\n\r\n");
 }
@@ -200,6 +210,14 @@ fn read_protocols(request: &Request) -> Result<(Option<Protocol>, Option<String>
     Ok((protocol, bearer, offered_any))
 }
 
+/// RFC 6455 section 4.2.1, item 9.
+fn read_extensions(request: &Request) -> Result<Option<Deflate>, Refusal> {
+    let values = request.headers.all("sec-websocket-extensions");
+    extension::deflate_offered(values).or_else(|extension::Malformed| {
+        bad("Sec-WebSocket-Extensions is no list of extensions as RFC 6455 section 9.1 writes it")
+    })
+}
+
 fn bad<T>(reason: impl Into<std::borrow::Cow<'static, str>>) -> Result<T, Refusal> {
     Err(Refusal::new(Code::BadHandshake, reason))
 }
@@ -256,6 +274,19 @@ mod tests {
     }
 
     #[test]
+    fn compression_is_answered_if_it_was_offered() {
+        let offered = ["Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"];
+        let offer = check(&changed(&offered)).unwrap();
+        let mut out = Vec::new();
+        write_response(&offer, &mut out);
+        let answer = String::from_utf8(out).unwrap();
+        let expected = "\r\nSec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n\r\n";
+        assert!(answer.ends_with(expected), "{answer}");
+        let unknown = ["Sec-WebSocket-Extensions: x-deflate"];
+        assert_eq!(check(&changed(&unknown)).unwrap().deflate, None);
+    }
+
+    #[test]
     fn lists_and_case_do_not_matter() {
         for change in [
             ["Upgrade: h2c, WebSocket", "Connection: keep-alive, UPGRADE"],
@@ -271,7 +302,7 @@ mod tests {
     fn every_flaw_has_its_code() {
         use Code::{BadHandshake, UpgradeRequired};
         let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
-        let cases: [(&[&str], Code); 17] = [
+        let cases: [(&[&str], Code); 18] = [
             (&["Upgrade: (none)"], BadHandshake),
             (
                 &["Upgrade: (none)", "Sec-WebSocket-Key: (none)"],
@@ -304,6 +335,10 @@ mod tests {
             (&["Sec-WebSocket-Version: 8"], UpgradeRequired),
             (&["Sec-WebSocket-Version: 013"], UpgradeRequired),
             (&["Sec-WebSocket-Protocol: danmaku.v1, a b"], BadHandshake),
+            (
+                &["Sec-WebSocket-Extensions: permessage-deflate;"],
+                BadHandshake,
+            ),
         ];
         for (change, code) in cases {
             assert_eq!(

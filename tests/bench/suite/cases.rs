@@ -125,12 +125,15 @@ pub struct Course {
 /// The reports of one round, by setup.
 pub type Round = BTreeMap<&'static str, Report>;
 
+/// How a figure is got out of a round; `None` if the round does not have it.
+type Read = Box<dyn Fn(&Round) -> Option<f64>>;
+
 /// A figure as it is read out of a round.
 pub struct Reading {
     what: String,
     unit: &'static str,
     bound: Option<Bound>,
-    of: Box<dyn Fn(&Round) -> Option<f64>>,
+    of: Read,
 }
 
 /// Runs a course; what it comes to is added to `done`, as far as it came.

@@ -32,12 +32,7 @@ pub fn peaks(results: &Results) -> Option<String> {
         .iter()
         .filter(|case| case.name == "peak" || case.name == "rooms");
     let panels: Vec<(&str, Vec<&Run>)> = ladders
-        .map(|case| {
-            (
-                &*case.work,
-                case.runs.iter().filter(|run| is_point(run)).collect(),
-            )
-        })
+        .map(|case| (&*case.work, case.runs.iter().filter(is_point).collect()))
         .filter(|(_, points): &(_, Vec<_>)| !points.is_empty())
         .collect();
     if panels.is_empty() {

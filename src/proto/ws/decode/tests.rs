@@ -12,6 +12,7 @@ const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xa;
 const FIN: u8 = 0x80;
+const RSV1: u8 = 0x40;
 
 /// A client's frame; `first` is FIN, reserved bits and opcode.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -362,4 +363,52 @@ fn a_spent_decoder_fed_again_neither_panics_nor_grows() {
         }
         assert!(decoder.heap_bytes() <= LIMIT + CONTROL_BYTES_MAX);
     }
+}
+
+#[test]
+fn a_compressed_message_is_handed_on_as_it_came_in_whatever_pieces() {
+    let packed = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
+    let whole = frame(FIN | RSV1 | TEXT, &packed);
+    let first = frame(RSV1 | TEXT, &packed[..3]);
+    let rest = frame(FIN | CONTINUE, &packed[3..]);
+    let cut = [first, frame(FIN | PING, b"p"), rest].concat();
+    let binary = frame(FIN | RSV1 | BINARY, &packed);
+    let plain = frame(FIN | TEXT, "plain".as_bytes());
+    let stream = [whole, cut, binary, plain].concat();
+    let deflated = |is_text: bool| {
+        let packed = &packed[..];
+        format!("{:?}", Event::Deflated { is_text, packed })
+    };
+    let expected = [
+        deflated(true),
+        format!("{:?}", Event::Ping(b"p")),
+        deflated(true),
+        deflated(false),
+        format!("{:?}", Event::Text("plain")),
+    ];
+    assert_eq!(
+        feed(&mut Decoder::deflating(), &[&stream]),
+        Ok(expected.to_vec())
+    );
+    let each: Vec<&[u8]> = stream.chunks(1).collect();
+    let mut decoder = Decoder::deflating();
+    assert_eq!(feed(&mut decoder, &each), Ok(expected.to_vec()));
+    assert_eq!(decoder.heap_bytes(), 0);
+}
+
+#[test]
+fn rsv1_stands_in_the_first_frame_of_a_message_or_nowhere() {
+    let bits = Fault::ReservedBits { bits: 4 };
+    assert_eq!(fault(&frame(FIN | RSV1 | TEXT, b"x")), bits);
+    for stream in [
+        frame(FIN | RSV1 | PING, b""),
+        frame(FIN | RSV1 | CLOSE, b""),
+        [frame(RSV1 | TEXT, b"x"), frame(FIN | RSV1 | CONTINUE, b"")].concat(),
+        [frame(TEXT, b"x"), frame(FIN | RSV1 | CONTINUE, b"")].concat(),
+    ] {
+        assert_eq!(feed(&mut Decoder::deflating(), &[&stream]), Err(bits));
+    }
+    let others = frame(FIN | RSV1 | 0x30 | TEXT, b"x");
+    let bits = Fault::ReservedBits { bits: 3 };
+    assert_eq!(feed(&mut Decoder::deflating(), &[&others]), Err(bits));
 }
