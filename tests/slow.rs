@@ -40,6 +40,10 @@ fn what_was_missed_is_told_exactly_and_events_are_never_missed() {
     let mut slow = node.join("r");
     let mut reader = node.join("r");
     fill(&node, &mut reader);
+    assert!(
+        node.metric("danmaku_outbox_bytes") > 0.0,
+        "the rest of a frame its socket stopped inside"
+    );
     let total = BATCHES * (LINES_PER_BATCH + 1);
     let (mut lines, mut told, mut events, mut newest) = (0, 0, 0, 0);
     while newest < total {
@@ -64,6 +68,7 @@ fn what_was_missed_is_told_exactly_and_events_are_never_missed() {
             None => panic!("{message}"),
         }
     }
+    node.metric_becomes("danmaku_outbox_bytes", 0.0);
     assert!(told > 0, "it was not slow enough to miss anything");
     assert_eq!(lines + told, BATCHES * LINES_PER_BATCH);
     assert_eq!(events, BATCHES);
@@ -85,6 +90,7 @@ fn where_falling_behind_is_not_forgiven_it_closes() {
     let mut reader = node.join("r");
     fill(&node, &mut reader);
     assert_eq!(slow.closed().0, 4413);
+    node.metric_becomes("danmaku_outbox_bytes", 0.0);
     reader.send(&json!({"type":"ping"}));
     reader.expect("pong");
 }

@@ -8,6 +8,8 @@
 pub struct Outbox {
     bytes: Vec<u8>,
     sent: u32,
+    /// What waited when [`Outbox::change`] was last asked.
+    counted: u32,
 }
 
 impl Outbox {
@@ -21,6 +23,14 @@ impl Outbox {
         self.bytes.is_empty()
     }
 
+    /// Bytes that wait now, less those that waited when this was last asked: for a sum over all outboxes that is kept up
+    /// to date and never made anew.
+    pub fn change(&mut self) -> i64 {
+        let now = u32::try_from(self.len()).unwrap_or(u32::MAX);
+        let before = std::mem::replace(&mut self.counted, now);
+        i64::from(now) - i64::from(before)
+    }
+
     /// What waits, oldest first.
     pub fn pending(&self) -> &[u8] {
         &self.bytes[self.sent as usize..]
@@ -29,6 +39,12 @@ impl Outbox {
     /// Where to append.
     pub fn tail(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
+    }
+
+    /// Nothing of it will be sent.
+    pub fn give_up(&mut self) {
+        self.bytes = Vec::new();
+        self.sent = 0;
     }
 
     /// The socket took `taken` bytes.
@@ -62,6 +78,7 @@ mod tests {
         #[test]
         fn bytes_leave_in_order(ops in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..50), 0usize..80), 1..60)) {
             let (mut outbox, mut model, mut got, mut want) = (Outbox::default(), Vec::<u8>::new(), Vec::new(), Vec::new());
+            let mut sum = 0;
             for (bytes, take) in ops {
                 outbox.tail().extend_from_slice(&bytes);
                 model.extend_from_slice(&bytes);
@@ -72,9 +89,13 @@ mod tests {
                 model.drain(..take);
                 prop_assert_eq!(outbox.pending(), &model[..]);
                 prop_assert_eq!(outbox.is_empty(), model.is_empty());
+                sum += outbox.change();
+                prop_assert_eq!(sum, model.len() as i64);
             }
             got.extend_from_slice(outbox.pending());
             prop_assert_eq!(got, want);
+            outbox.give_up();
+            prop_assert_eq!(sum + outbox.change(), 0);
         }
     }
 

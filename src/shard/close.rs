@@ -63,6 +63,10 @@ impl Shard {
             if closing == Some(false) {
                 self.viewer_gone(id);
             }
+            if let Some(conn) = self.conns.get_mut(slot as usize) {
+                conn.outbox.give_up();
+                conn.count_outbox(&self.metrics);
+            }
             self.wheel.cancel(slot);
             // Dropping it closes the socket (which takes it from the poller) and returns its permits.
             self.conns.remove(slot as usize);

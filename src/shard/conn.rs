@@ -10,6 +10,8 @@ use crate::room::outbox::Outbox;
 use crate::session::viewer::Viewer;
 use crate::sync::addresses::AddressPermit;
 use crate::sync::gate::Permit;
+use crate::telemetry::block::Block;
+use crate::telemetry::table::Gauge;
 
 use super::upgrade::Upgrading;
 
@@ -33,6 +35,9 @@ pub struct Conn {
     /// Viewers only: a place under `admission.connections_max` and `per_address_max`.
     pub permits: Permits,
 }
+
+/// What a connection that is only listening costs, seats aside.
+const _: () = assert!(size_of::<Conn>() <= 304);
 
 /// What a viewer gives back by going.
 #[derive(Debug, Default)]
@@ -139,6 +144,14 @@ impl Conn {
             self.note_blocked(written > 0, now_ms);
         }
         Some(written)
+    }
+
+    /// Keeps the shard's sum of what waits up to date; asked wherever an outbox may have become another.
+    pub fn count_outbox(&mut self, metrics: &Block) {
+        let change = self.outbox.change();
+        if change != 0 {
+            metrics.shift(Gauge::OutboxBytes, change);
+        }
     }
 
     /// The socket is full while something is due: keeps the time since which it has taken nothing.

@@ -18,6 +18,9 @@ impl Shard {
                 conn.flags.flushing = false;
                 self.flush_one(id);
             }
+            if let Some(conn) = self.conns.get_mut(id.slot as usize) {
+                conn.count_outbox(&self.metrics);
+            }
         }
         self.flush.clear();
         if self.flush.capacity() > 4096 {

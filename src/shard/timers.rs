@@ -181,8 +181,6 @@ impl Shard {
             .map(|hall| hall.stream.kept_bytes() as u64)
             .sum();
         metrics.set(Gauge::LogBytes, log_bytes);
-        let outbox_bytes = self.conns.iter().map(|(_, conn)| conn.outbox.len() as u64);
-        metrics.set(Gauge::OutboxBytes, outbox_bytes.sum());
         // Counted, not asked for: a list of the table would cost as much as it has sockets.
         let open = self.conns.len() + self.descriptors_before;
         metrics.set(Gauge::OpenFds, open as u64);

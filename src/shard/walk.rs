@@ -145,6 +145,7 @@ impl Walker<'_> {
         let slot = stream.member(at)?.slot;
         let conn = conns.get_mut(slot as usize)?;
         let visited = self.serve(&room.id, stream, at, conn);
+        conn.count_outbox(self.metrics);
         Some((slot, visited))
     }
 

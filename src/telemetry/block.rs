@@ -79,6 +79,11 @@ impl Block {
         self.gauges[gauge as usize].0.store(value, Relaxed);
     }
 
+    /// Moves a gauge that is a sum.
+    pub fn shift(&self, gauge: Gauge, change: i64) {
+        self.set(gauge, self.gauge(gauge).saturating_add_signed(change));
+    }
+
     /// Notes a duration. At most 16 comparisons.
     pub fn observe(&self, hist: Hist, ns: u64) {
         let cells = &self.hists[hist as usize];
