@@ -145,6 +145,11 @@ impl Home {
         self.presence.hosts()
     }
 
+    /// Whether all its members sit on that shard.
+    pub fn is_hosted_by(&self, shard: ShardId) -> bool {
+        self.presence.hosts().eq([shard])
+    }
+
     /// Lets a viewer in. The answer's `seq` is the newest *sealed* number: what is in the open batch reaches the viewer's
     /// shard after the answer, by the log, and is not repeated in `messages`.
     ///

@@ -40,8 +40,19 @@ pub struct Homes {
 /// A room, and the lists it stands in.
 struct Entry {
     home: Home,
-    is_open: bool,
+    open: Open,
     is_online: bool,
+}
+
+/// Who will look after a room's open batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Open {
+    /// There is none.
+    Nobody,
+    /// The seal step: the room is in the list.
+    List,
+    /// The walk, when it comes to the room.
+    Walk,
 }
 
 impl Homes {
@@ -96,7 +107,7 @@ impl Homes {
             let home = Home::new(room.clone(), class, epoch, now, self.shards);
             let entry = Entry {
                 home,
-                is_open: false,
+                open: Open::Nobody,
                 is_online: false,
             };
             self.rooms.insert(room.clone(), entry);
@@ -127,6 +138,11 @@ impl Homes {
     pub fn leave(&mut self, room: &RoomId, leave: &Leave, now: Now) {
         if let Some(entry) = self.rooms.get_mut(room) {
             entry.home.leave(leave, now);
+            if entry.open == Open::Walk {
+                // It may have been the last member here, and no walk comes any more.
+                entry.open = Open::List;
+                self.open.push_back(room.clone());
+            }
             self.touched(room, now.mono_ms());
         }
     }
@@ -136,8 +152,8 @@ impl Homes {
         let Some(entry) = self.rooms.get_mut(room) else {
             return;
         };
-        if !entry.is_open && entry.home.due_ns().is_some() {
-            entry.is_open = true;
+        if entry.open == Open::Nobody && entry.home.due_ns().is_some() {
+            entry.open = Open::List;
             self.open.push_back(room.clone());
         }
         if !entry.is_online && entry.home.online_changed() {
@@ -204,7 +220,8 @@ impl Homes {
 }
 
 impl Shard {
-    /// The seal step of the turn: every open batch that is due.
+    /// The seal step of the turn: every open batch that is due. That of a room whose walk is still to come waits for it: it
+    /// reaches nobody later for that, and what comes meanwhile is sealed along with it.
     pub(super) fn seal_homes(&mut self) {
         self.put_online_counts();
         for _ in 0..self.homes.open.len() {
@@ -216,12 +233,33 @@ impl Shard {
             };
             match entry.home.due_ns() {
                 Some(due_ns) if due_ns > self.now.mono_ns => self.homes.open.push_back(room),
+                Some(_) if entry.home.is_hosted_by(self.id) && self.hosting.wait(&room) => {
+                    entry.open = Open::Walk;
+                }
                 Some(_) => {
-                    entry.is_open = false;
+                    entry.open = Open::Nobody;
                     self.seal_home(&room);
                 }
-                None => entry.is_open = false,
+                None => entry.open = Open::Nobody,
             }
+        }
+    }
+
+    /// The walk has come to a room: what waited for that is sealed.
+    pub(super) fn seal_waiting(&mut self, hosted: u32) {
+        let Some(room) = self.hosting.waited(hosted) else {
+            return;
+        };
+        let Some(entry) = self.homes.rooms.get_mut(&room) else {
+            return;
+        };
+        if entry.open != Open::Walk {
+            return;
+        }
+        entry.open = Open::Nobody;
+        match entry.home.due_ns() {
+            Some(due_ns) if due_ns <= self.now.mono_ns => self.seal_home(&room),
+            _ => self.homes.touched(&room, self.now.mono_ms()),
         }
     }
 

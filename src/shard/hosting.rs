@@ -36,6 +36,8 @@ pub struct Hosted {
     pub closed: bool,
     /// Monotonic ms of the last chunk.
     pub active_ms: u64,
+    /// Its home is here, and has more for the walk when it comes.
+    waits: bool,
 }
 
 /// A stream and whether it stands in the walk's queue.
@@ -93,6 +95,7 @@ impl Hosting {
                     streams: [const { None }; Encoding::COUNT],
                     closed: false,
                     active_ms: 0,
+                    waits: false,
                 }) as u32;
                 self.by_id.insert(room.clone(), hosted);
                 hosted
@@ -177,6 +180,22 @@ impl Hosting {
                 self.walking.push_back((hosted, encoding));
             }
         }
+    }
+
+    /// Whether a walk of the room is still to come, which then asks for what waits.
+    pub fn wait(&mut self, room: &RoomId) -> bool {
+        let Some(hosted) = self.find(room.as_str()) else {
+            return false;
+        };
+        let room = &mut self.rooms[hosted as usize];
+        room.waits = room.streams.iter().flatten().any(|hall| hall.queued);
+        room.waits
+    }
+
+    /// The room a walk has come to, if something waits for that.
+    pub fn waited(&mut self, hosted: u32) -> Option<RoomId> {
+        let room = self.rooms.get_mut(hosted as usize)?;
+        std::mem::take(&mut room.waits).then(|| room.id.clone())
     }
 
     /// The connections that sit in a room.

@@ -59,6 +59,7 @@ impl Shard {
     /// Visits up to `quantum` members that are behind. The room goes back to the end of the queue if its round is not
     /// done.
     fn walk_room(&mut self, hosted: u32, encoding: Encoding, quantum: usize) -> usize {
+        self.seal_waiting(hosted);
         for used in 0..quantum {
             let Some(stream) = self.hosting.stream(hosted, encoding) else {
                 return used;

@@ -4,7 +4,7 @@
 use crate::cases::Size;
 use crate::drive::{Cores, Drive, Server, Setup};
 use crate::results::Bound::{AtLeast, AtMost};
-use crate::results::{Done, Figure, Purpose, Run};
+use crate::results::{Bound, Done, Figure, Purpose, Run};
 
 /// What "without loss" includes, ms. A smoke run may be late: it shows how the search works wherever it is run.
 const P99_MS_MAX: f64 = 250.0;
@@ -18,6 +18,8 @@ const STEPS_DOWN: usize = 3;
 /// What is searched.
 #[derive(Clone, Debug)]
 pub struct Ladder {
+    /// Whose peak; the gateway's comes first.
+    pub servers: &'static [Server],
     /// The swarm's arguments but for rate and duration.
     pub words: String,
     /// Members each line goes to.
@@ -42,6 +44,7 @@ impl Ladder {
     pub fn of(size: Size) -> Ladder {
         let full = !size.quick;
         Ladder {
+            servers: &[Server::Gateway, Server::BareWalk],
             words: String::new(),
             members: 1.0,
             start_per_s: 1.0,
@@ -198,7 +201,7 @@ fn climb(ladder: &Ladder, server: Server, drive: &Drive, done: &mut Done) -> Res
     found.ok_or_else(|| "no rate was without loss".into())
 }
 
-/// The whole case: gateway and bare walk, each to its own peak.
+/// The whole case: each server to its own peak.
 pub fn peak(
     name: &str,
     ladder: &Ladder,
@@ -206,17 +209,16 @@ pub fn peak(
     found: &mut Found,
     done: &mut Done,
 ) -> Result<(), String> {
-    let servers = [Server::Gateway, Server::BareWalk];
     let mut at = Vec::new();
-    for server in servers {
-        at.push(climb(ladder, server, drive, done)?);
+    for server in ladder.servers {
+        at.push(climb(ladder, *server, drive, done)?);
     }
-    let rounds = confirm(ladder, &servers, &mut at, drive, done)?;
+    let rounds = confirm(ladder, &mut at, drive, done)?;
     figures(ladder, &rounds, done);
-    for (server, (rate, runs)) in servers.into_iter().zip(at.iter().zip(&rounds)) {
+    for (server, (rate, runs)) in ladder.servers.iter().zip(at.iter().zip(&rounds)) {
         let mut worst = f64::INFINITY;
         for factor in ladder.beyond {
-            let run = probe(ladder, server, Purpose::Beyond, rate * factor, drive, done)?;
+            let run = probe(ladder, *server, Purpose::Beyond, rate * factor, drive, done)?;
             worst = worst.min(run.delivered_per_s / rate);
         }
         let what = format!(
@@ -225,7 +227,7 @@ pub fn peak(
         );
         let bound = ladder
             .beyond_at_least
-            .filter(|_| server == Server::Gateway)
+            .filter(|_| *server == Server::Gateway)
             .map(AtLeast);
         done.figures
             .push(Figure::judge(&what, "x", bound, &[Some(worst)], done.smoke));
@@ -239,11 +241,11 @@ pub fn peak(
 /// Rounds in turns, each server at its rate, which is lowered until it holds in most of them; runs by server.
 fn confirm(
     ladder: &Ladder,
-    servers: &[Server],
     at: &mut [f64],
     drive: &Drive,
     done: &mut Done,
 ) -> Result<Vec<Vec<Run>>, String> {
+    let servers = ladder.servers;
     let mut rounds: Vec<Vec<Run>> = vec![Vec::new(); servers.len()];
     for step in 0..=STEPS_DOWN {
         for (per_s, runs) in at.iter_mut().zip(&mut rounds) {
@@ -278,48 +280,28 @@ fn figures(ladder: &Ladder, rounds: &[Vec<Run>], done: &mut Done) {
         let offered = run.offered_per_s?;
         Some(if run.broken.is_empty() { offered } else { 0.0 })
     };
-    let of = |read: &dyn Fn(&Run) -> Option<f64>, at: usize| -> Vec<Option<f64>> {
-        rounds[at].iter().map(read).collect()
-    };
-    let bound = Some(AtLeast(ladder.at_least_per_s));
-    let p99 = |run: &Run| Some(run.p99_ms);
-    let cpu = |run: &Run| run.cpu_us_per_delivery;
-    let limits: Vec<&str> = rounds.iter().map(|runs| runs[0].limit()).collect();
-    done.figures.extend([
-        Figure::judge("delivered without loss", "/s", bound, &of(&clean, 0), smoke),
-        Figure::judge(
-            "p99 there",
-            "ms",
-            Some(AtMost(P99_MS_MAX)),
-            &of(&p99, 0),
-            smoke,
-        ),
-        Figure::judge(
-            "CPU for each delivery there",
-            "us",
-            None,
-            &of(&cpu, 0),
-            smoke,
-        ),
-        Figure::judge(
-            "delivered without loss, bare walk",
-            "/s",
-            None,
-            &of(&clean, 1),
-            smoke,
-        ),
-        Figure::judge(
-            "CPU for each delivery there, bare walk",
-            "us",
-            None,
-            &of(&cpu, 1),
-            smoke,
-        ),
-    ]);
-    for (what, limit) in ["the gateway", "the bare walk"].iter().zip(limits) {
+    let (bound, p99_bound) = (AtLeast(ladder.at_least_per_s), AtMost(P99_MS_MAX));
+    for (server, runs) in ladder.servers.iter().zip(rounds) {
+        let is_ours = *server == Server::Gateway;
+        let mut figure =
+            |what: &str, unit, bound: Option<Bound>, read: &dyn Fn(&Run) -> Option<f64>| {
+                let values: Vec<Option<f64>> = runs.iter().map(read).collect();
+                let (what, bound) = match is_ours {
+                    true => (what.to_owned(), bound),
+                    false => (format!("{what}, {}", runs[0].setup), None),
+                };
+                let judged = Figure::judge(&what, unit, bound, &values, smoke);
+                done.figures.push(judged);
+            };
+        figure("delivered without loss", "/s", Some(bound), &clean);
+        figure("p99 there", "ms", Some(p99_bound), &|run| Some(run.p99_ms));
+        figure("CPU for each delivery there", "us", None, &|run| {
+            run.cpu_us_per_delivery
+        });
+        let limit = runs[0].limit();
         if !limit.is_empty() {
-            done.notes
-                .push(format!("At its peak {what} is limited by {limit}."));
+            let note = format!("At its peak the {} is limited by {limit}.", runs[0].setup);
+            done.notes.push(note);
         }
     }
 }
