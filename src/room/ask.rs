@@ -110,7 +110,7 @@ pub enum Content {
     /// A line of text, already trimmed and cleaned (`proto::danmaku::clean_text`).
     Line {
         /// 1..=`limits.text_bytes_max` bytes.
-        text: Box<str>,
+        text: Arc<str>,
         /// Looks, already checked.
         style: Option<Style>,
         /// A publisher's own JSON, sent along as it came.

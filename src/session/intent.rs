@@ -35,7 +35,7 @@ pub enum Intent {
         /// Where.
         room: RoomId,
         /// What.
-        text: Box<str>,
+        text: Arc<str>,
         /// How it looks.
         style: Option<Style>,
         /// Echoed; without it there is no ack.

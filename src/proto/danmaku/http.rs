@@ -75,7 +75,7 @@ pub enum PushContent {
     /// `"type":"danmaku"`, or no type.
     Line {
         /// Cleaned, 1..=`text_bytes_max` bytes.
-        text: Box<str>,
+        text: Arc<str>,
         /// Looks, if given.
         style: Option<Style>,
         /// The publisher's own JSON, on one line.
