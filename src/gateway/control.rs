@@ -10,12 +10,16 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::memory::Memory;
 use super::{Gateway, Order, StartError, policy};
 use crate::auth::mint::{MintClaims, mint};
 use crate::base::identity::Role;
 use crate::base::limits;
 use crate::bus::{Control, Msg};
 use crate::config::reload_diff;
+
+/// How often.
+const MEMORY_LOOKED_AT: Duration = Duration::from_secs(5);
 
 impl Gateway {
     /// Says where it serves: the ready file for programs, a few lines for people.
@@ -118,6 +122,7 @@ impl Gateway {
     pub fn control(mut self, mut order: Order) -> Result<(), StartError> {
         let (signals_tx, signals) = unbounded();
         watch_signals(signals_tx)?;
+        let mut memory = Memory::default();
         loop {
             let signal = select! {
                 recv(signals) -> signal => signal,
@@ -126,6 +131,10 @@ impl Gateway {
                         let why = ended.result.err().unwrap_or_else(|| "it stopped".into());
                         return Err(StartError::ShardEnded { shard: ended.shard.0, why });
                     }
+                    continue;
+                }
+                default(MEMORY_LOOKED_AT) => {
+                    memory.look(&self.node);
                     continue;
                 }
             };

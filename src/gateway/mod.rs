@@ -5,6 +5,7 @@
 
 mod build;
 mod control;
+mod memory;
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,6 +1,6 @@
 //! Descriptor tables and limits. Called on the main thread before shards start, and once by each shard as it starts.
 //!
-//! The one file that needs `unsafe`: `unshare(CLONE_FILES)` gives the calling thread a table of its own.
+//! One of the two files that need `unsafe`: `unshare(CLONE_FILES)` gives the calling thread a table of its own.
 
 use std::io;
 

@@ -1,5 +1,7 @@
-//! I/O leaves without a domain word: listeners, streams, descriptor tables. The only `unsafe` of the gateway is in `fd`.
+//! I/O leaves without a domain word: listeners, streams, descriptor tables, the allocator. The only `unsafe` of the gateway is in `fd` and
+//! `heap`.
 
 pub mod fd;
+pub mod heap;
 pub mod listener;
 pub mod stream;

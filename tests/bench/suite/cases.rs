@@ -383,6 +383,9 @@ fn rooms_peak(size: Size) -> Ladder {
         ),
         members: 10.0,
         start_per_s: if size.quick { 10_000.0 } else { 250_000.0 },
+        // A round of the walk over 10,000 sockets in 1,000 rooms takes a tenth of a second whatever the rate: from early on the core
+        // is used up, and the peak is where lines begin to be too late, not where p99 crosses what one room is held to.
+        p99_ms_max: 1000.0,
         at_least_per_s: 2_200_000.0,
         beyond_at_least: Some(0.9),
         ..Ladder::of(size)

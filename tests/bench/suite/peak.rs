@@ -280,7 +280,7 @@ fn figures(ladder: &Ladder, rounds: &[Vec<Run>], done: &mut Done) {
         let offered = run.offered_per_s?;
         Some(if run.broken.is_empty() { offered } else { 0.0 })
     };
-    let (bound, p99_bound) = (AtLeast(ladder.at_least_per_s), AtMost(P99_MS_MAX));
+    let (bound, p99_bound) = (AtLeast(ladder.at_least_per_s), AtMost(ladder.p99_ms_max));
     for (server, runs) in ladder.servers.iter().zip(rounds) {
         let is_ours = *server == Server::Gateway;
         let mut figure =
