@@ -201,6 +201,8 @@ pub struct Run {
     /// What others used of the machine meanwhile: above [`OTHERS_MAX`] the run says little.
     pub others_cores: f64,
     pub told_dropped: u64,
+    /// What was delivered, of that and of what was told as dropped.
+    pub delivered_share: f64,
     pub lost: u64,
     /// Promises that did not hold, and why.
     pub broken: Vec<String>,
@@ -213,12 +215,14 @@ impl Run {
         let ms = |us: u64| us as f64 / 1000.0;
         let server = report.server.clone().unwrap_or_default();
         let broken = report.promises.iter().filter(|promise| !promise.held);
+        let found = &report.deliveries;
+        let due = (found.delivered + found.told_dropped).max(1);
         Run {
             setup: setup.name.to_owned(),
             purpose,
             command: taken.command.clone(),
             offered_per_s: setup.offered_per_s,
-            delivered_per_s: report.deliveries.per_s,
+            delivered_per_s: found.per_s,
             p50_ms: ms(report.latency.p50_us),
             p99_ms: ms(report.latency.p99_us),
             cpu_us_per_delivery: server.cpu_s_per_million,
@@ -226,8 +230,9 @@ impl Run {
             server_cores: server.cpu_run_s / run_s,
             swarm_cores: report.swarm.cpu_run_s / run_s,
             others_cores: taken.others_cores,
-            told_dropped: report.deliveries.told_dropped,
-            lost: report.deliveries.lost,
+            told_dropped: found.told_dropped,
+            delivered_share: found.delivered as f64 / due as f64,
+            lost: found.lost,
             broken: broken
                 .map(|promise| format!("{}: {}", promise.what, promise.detail))
                 .collect(),
