@@ -18,6 +18,15 @@ pub const FRAME_BYTES_MAX: usize = 16 << 20;
 pub trait Hear {
     /// A whole message, text or binary.
     fn message(&mut self, payload: &[u8]);
+    /// A frame that is a whole message; its payload begins at `head`.
+    fn frame(&mut self, frame: &[u8], head: usize) {
+        self.message(&frame[head..]);
+    }
+    /// How much at the beginning of `bytes` is whole frames that need not be read because their like was read before; they have
+    /// been heard when this returns.
+    fn known(&mut self, _bytes: &[u8]) -> usize {
+        0
+    }
     /// The server closes; 1005 where it gave no code.
     fn close(&mut self, code: u16);
 }
@@ -60,11 +69,11 @@ impl Decoder {
         if self.context.is_some() {
             return self.through_context(bytes, out, hear);
         }
-        let mut at = 0;
+        let mut at = hear.known(bytes);
         while let Some(frame) = whole_frame(&bytes[at..])? {
             let raw = &bytes[at..at + frame.length];
             if frame.plain {
-                hear.message(&raw[frame.head..]);
+                hear.frame(raw, frame.head);
             } else {
                 self.through_context(raw, out, hear)?;
                 if self.context.is_some() {
@@ -73,6 +82,7 @@ impl Decoder {
                 }
             }
             at += frame.length;
+            at += hear.known(&bytes[at..]);
         }
         keep(&mut self.tail, &bytes[at..]);
         Ok(())

@@ -1,5 +1,6 @@
 //! What a client hears, and what it means to its tally. Part of a client thread's turn; the path of every delivery.
 
+use super::recall::Recall;
 use super::{Phase, Stage, Thread, bump};
 use crate::books::{Accepted, Gaps, Membership, Seen, Tally, fingerprint};
 use crate::client::frames::Hear;
@@ -24,6 +25,14 @@ struct Ear<'a> {
     events: u64,
     /// Lines that came by resuming.
     recovered: u64,
+    recall: &'a mut Recall,
+    recall_bytes_max: usize,
+    /// Where in it the next frame is looked for.
+    place: &'a mut u64,
+    /// The line of the frame being read, and its fingerprint.
+    read: Option<(Line, u64)>,
+    /// Messages in it.
+    messages: usize,
     later: &'a mut Vec<Later>,
 }
 
@@ -75,6 +84,32 @@ impl Hear for Ear<'_> {
         self.one(rest);
     }
 
+    fn frame(&mut self, frame: &[u8], head: usize) {
+        (self.read, self.messages) = (None, 0);
+        self.message(&frame[head..]);
+        if let (Some((line, fingerprint)), 1) = (self.read, self.messages) {
+            let epoch = self.seat.tally.epoch;
+            let bytes_max = self.recall_bytes_max;
+            *self.place = self
+                .recall
+                .learn(frame, line, fingerprint, epoch, bytes_max);
+        }
+    }
+
+    fn known(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while self.seat.member
+            && let Some((length, line, fingerprint)) =
+                self.recall
+                    .at(*self.place, self.seat.tally.epoch, &bytes[at..])
+        {
+            self.count(line, fingerprint);
+            *self.place += 1;
+            at += length;
+        }
+        at
+    }
+
     fn close(&mut self, code: u16) {
         self.later.push(Later::Closed(code));
     }
@@ -85,6 +120,7 @@ impl Ear<'_> {
         if message.is_empty() {
             return;
         }
+        self.messages += 1;
         match self.dialect.hear(message, self.room, self.stamper) {
             Heard::Line(line) => self.line(line),
             Heard::Other => {}
@@ -126,7 +162,8 @@ impl Ear<'_> {
         if recovered && same {
             self.recovered += missed.len() as u64;
             for line in missed {
-                seat.line(*line, self.meter);
+                let fingerprint = fingerprint(line.seq, line.stamp.map(|stamp| stamp.line));
+                seat.line(line.seq, fingerprint, self.meter);
             }
         } else {
             let within = seq.saturating_sub(seat.tally.last) <= seat.history_lines;
@@ -155,9 +192,16 @@ impl Ear<'_> {
             }
             return;
         }
+        let fingerprint = fingerprint(line.seq, line.stamp.map(|stamp| stamp.line));
+        self.read = Some((line, fingerprint));
+        self.count(line, fingerprint);
+    }
+
+    /// A line for a member.
+    fn count(&mut self, line: Line, fingerprint: u64) {
         self.lines += 1;
         self.events += u64::from(line.event);
-        self.seat.line(line, self.meter);
+        self.seat.line(line.seq, fingerprint, self.meter);
         if let Some(stamp) = line.stamp
             && self.timed
         {
@@ -168,9 +212,8 @@ impl Ear<'_> {
 }
 
 impl Seat<'_> {
-    fn line(&mut self, line: Line, meter: &Meter) {
-        let fingerprint = fingerprint(line.seq, line.stamp.map(|stamp| stamp.line));
-        match self.tally.line(line.seq, fingerprint, self.at, self.gaps) {
+    fn line(&mut self, seq: u64, fingerprint: u64, meter: &Meter) {
+        match self.tally.line(seq, fingerprint, self.at, self.gaps) {
             Seen::Next => {}
             Seen::Gap | Seen::Late | Seen::Again => meter.faults.add(1),
         }
@@ -245,6 +288,11 @@ impl Thread {
             lines: 0,
             events: 0,
             recovered: 0,
+            recall: &mut self.recalls[client.room as usize],
+            recall_bytes_max: self.recall_bytes_max,
+            place: &mut client.place,
+            read: None,
+            messages: 0,
             later: &mut later,
         };
         let quiet = client.out.is_empty();

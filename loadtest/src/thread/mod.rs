@@ -7,6 +7,7 @@ mod connect;
 mod hear;
 mod leave;
 mod push;
+mod recall;
 mod socket;
 mod source;
 mod speak;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
+use self::recall::Recall;
 use crate::books::{Accepted, Gaps, Membership, Tally};
 use crate::client::frames::{self, Decoder};
 use crate::clock::{Chance, Clock, fresh_seed};
@@ -221,6 +223,8 @@ struct Client {
     decoder: Decoder,
     out: Vec<u8>,
     tally: Tally,
+    /// Where in its room's [`Recall`] it is.
+    place: u64,
 }
 
 /// One client thread.
@@ -254,6 +258,9 @@ struct Thread {
     /// When publishers were last looked at for patience.
     pushes_looked_us: u64,
     gaps: Gaps,
+    /// By room.
+    recalls: Vec<Recall>,
+    recall_bytes_max: usize,
     sample: Sample,
     notes: Notes,
     phase: Phase,
@@ -313,6 +320,8 @@ impl Thread {
             speechless: false,
             pushes_looked_us: 0,
             gaps: Gaps::default(),
+            recalls: plan.rooms.iter().map(|_| Recall::default()).collect(),
+            recall_bytes_max: Recall::bytes_max(plan.rooms.len()),
             sample: Sample::empty(),
             notes: Notes::default(),
             phase: Phase::Ramp,
@@ -572,6 +581,7 @@ impl Client {
             decoder: Decoder::default(),
             out: Vec::new(),
             tally: Tally::default(),
+            place: 0,
         }
     }
 }

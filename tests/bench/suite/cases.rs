@@ -405,7 +405,7 @@ pub fn overload(size: Size, peak_per_s: f64) -> Course {
     let viewers = size.many(10_000);
     let rate = CALM_SHARE * peak_per_s / viewers as f64;
     let words = format!(
-        "room --viewers {viewers} --rate {rate:.2} --surge {} --gifts 10",
+        "room --viewers {viewers} --rate {rate:.2} --surge {} --gifts 10 --speakers 50",
         SURGE / CALM_SHARE
     );
     let setup = Setup {
