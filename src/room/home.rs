@@ -32,6 +32,13 @@ use serde_json::value::RawValue;
 const ONLINE_EVERY_MS: u64 = 1000;
 /// ... in rooms with more members than this a second, as often as makes so many members.
 const ONLINE_TOLD_PER_MS: u64 = 10;
+/// Rooms with as many members wait with it until the count is still, where it would go out by itself: in a storm everyone's
+/// coming would be told to everyone else.
+const ONLINE_SETTLES_FROM: u32 = 100;
+/// It is still when it has been the same for so long ...
+const ONLINE_STILL_MS: u64 = 1000;
+/// ... and is told at last when it has not been for so long.
+const ONLINE_UNSETTLED_MS_MAX: u64 = 5000;
 /// Rooms with fewer members send at once, always.
 const BREATHING_FROM: u32 = 5000;
 /// A sixth of what a visit costs: what gathering adds to the latency stays small beside the walk's own.
@@ -66,6 +73,9 @@ pub struct Home {
     /// one that joined since was told in its answer.
     online_told: (u32, u32),
     online_told_ms: Option<u64>,
+    /// When the count last changed, and when it first did after it was told, in monotonic ms.
+    online_moved_ms: u64,
+    online_unsettled_ms: u64,
     created_ms: u64,
     active_ms: u64,
 }
@@ -120,6 +130,8 @@ impl Home {
             seen: Seen::default(),
             online_told: (0, 0),
             online_told_ms: None,
+            online_moved_ms: 0,
+            online_unsettled_ms: 0,
             created_ms: now.unix_ms,
             active_ms: now.mono_ms(),
         }
@@ -158,6 +170,7 @@ impl Home {
     pub fn join(&mut self, join: Join, now: Now) -> Result<Joined, Refusal> {
         self.access().admits(join.who.as_deref(), &self.id)?;
         self.active_ms = now.mono_ms();
+        self.online_moves(now);
         let user = join.who.as_ref().map(|who| &who.user);
         self.presence.enter(user, join.seat, now.unix_ms);
         let (least, most) = self.online_told;
@@ -188,6 +201,7 @@ impl Home {
     /// A member went. One that had joined another numbering is not known here.
     pub fn leave(&mut self, leave: &Leave, now: Now) {
         if leave.epoch == self.epoch {
+            self.online_moves(now);
             self.presence.leave(leave.who.as_ref(), leave.seat);
             self.active_ms = now.mono_ms();
         }
@@ -400,11 +414,25 @@ impl Home {
         online > 0 && self.online_told != (online, online)
     }
 
-    /// Whether it may be told now: at most once a second, and more rarely in a large room.
+    fn online_moves(&mut self, now: Now) {
+        self.online_moved_ms = now.mono_ms();
+        if !self.online_changed() {
+            self.online_unsettled_ms = now.mono_ms();
+        }
+    }
+
+    /// Whether it may be told now: at most once a second, and more rarely in a large room. With lines that go out anyway it
+    /// costs nothing; by itself it waits in all but small rooms until it is still.
     pub fn online_due(&self, now_ms: u64) -> bool {
         let every_ms = ONLINE_EVERY_MS.max(u64::from(self.online()) / ONLINE_TOLD_PER_MS);
         let told = |told_ms: u64| told_ms + every_ms <= now_ms;
-        self.online_changed() && self.online_told_ms.is_none_or(told)
+        if !self.online_changed() || !self.online_told_ms.is_none_or(told) {
+            return false;
+        }
+        self.due_ns().is_some()
+            || self.online() < ONLINE_SETTLES_FROM
+            || self.online_moved_ms + ONLINE_STILL_MS <= now_ms
+            || self.online_unsettled_ms + ONLINE_UNSETTLED_MS_MAX <= now_ms
     }
 
     /// Puts the online count into the open batch: not numbered, not kept.

@@ -414,6 +414,24 @@ fn the_count_is_told_once_a_second_and_only_on_change() {
 }
 
 #[test]
+fn in_a_storm_the_count_waits_until_it_is_still_or_goes_along_with_a_line() {
+    let mut home = home_of(&class());
+    for nth in 0..200 {
+        let now = at(10_000 + 10 * nth);
+        home.join(join(None, None), now).unwrap();
+    }
+    // The last came at 11,990.
+    assert!(!home.online_due(12_000) && !home.online_due(12_989));
+    assert!(home.online_due(12_990), "still for a second");
+    assert!(home.online_due(15_000));
+    home.join(join(None, None), at(14_900)).unwrap();
+    assert!(!home.online_due(14_999));
+    assert!(home.online_due(15_010), "it has waited for five seconds");
+    home.publish(line("x"), &limits(0), at(14_950)).unwrap();
+    assert!(home.online_due(14_999), "there is a line to go with");
+}
+
+#[test]
 fn a_viewer_told_a_passing_count_is_told_the_true_one() {
     let mut home = home_of(&class());
     let leave = Leave {

@@ -11,9 +11,11 @@ const P99_MS_MAX: f64 = 250.0;
 const P99_MS_MAX_SMOKE: f64 = 20_000.0;
 /// A gap this small between a good and a bad rate is no gap.
 const CLOSE: f64 = 1.05;
-/// A rate that does not hold in most rounds is lowered to this share, so many times.
-const STEP_DOWN: f64 = 0.92;
-const STEPS_DOWN: usize = 3;
+/// What holds once need not hold in most rounds: these begin at this share of what the search found ...
+const FIRST_STEP: f64 = 0.9;
+/// ... and a rate that does not hold in most of them is lowered to this share, so many times.
+const STEP_DOWN: f64 = 0.85;
+const STEPS_DOWN: usize = 4;
 
 /// What is searched.
 #[derive(Clone, Debug)]
@@ -222,7 +224,7 @@ pub fn peak(
 ) -> Result<(), String> {
     let mut at = Vec::new();
     for server in ladder.servers {
-        at.push(climb(ladder, *server, drive, done)?);
+        at.push(FIRST_STEP * climb(ladder, *server, drive, done)?);
     }
     let rounds = confirm(ladder, &mut at, drive, done)?;
     figures(ladder, &rounds, done);
