@@ -1,5 +1,5 @@
-//! The highest rate without loss: doubling, then halving the gap; then rounds at the rate that was found, and a look at what
-//! is beyond it. Bounded in probes, so bounded in time.
+//! The highest rate without loss: doubling, then halving the gap; then rounds somewhat below the rate that was found, and a look
+//! at what is beyond it. Bounded in probes, so bounded in time.
 
 use crate::cases::Size;
 use crate::drive::{Cores, Drive, Server, Setup};
