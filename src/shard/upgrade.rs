@@ -242,6 +242,7 @@ impl Shard {
             return;
         };
         upgrading.waiting -= 1;
+        upgrading.joined.reserve(JOINED_BYTES);
         reply(&mut upgrading.joined, |json| {
             server::joined(json, None, &shown(room, joined));
         });
@@ -250,12 +251,22 @@ impl Shard {
         }
     }
 
-    fn complete_upgrade(&mut self, id: ConnId) {
-        let now_ms = self.now.mono_ms();
-        let connection = format!(
+    /// What logs and `welcome` call a connection: unique on this node while it lives, and for long after.
+    fn connection_name(&self, id: ConnId) -> String {
+        use std::fmt::Write as _;
+        let mut name = String::with_capacity(self.node.name.len() + 24);
+        // Writing to a string cannot fail.
+        let _ = write!(
+            name,
             "{}-{}-{:x}-{:x}",
             self.node.name, self.id.0, id.slot, id.generation
         );
+        name
+    }
+
+    fn complete_upgrade(&mut self, id: ConnId) {
+        let now_ms = self.now.mono_ms();
+        let connection = self.connection_name(id);
         let heartbeat_ms = self.policy.config.heartbeat.interval_ms;
         let Some(http) = self.http(id) else {
             return;
@@ -271,6 +282,7 @@ impl Shard {
             return;
         };
         let out = conn.outbox.tail();
+        out.reserve(RESPONSE_BYTES + upgrading.joined.len());
         handshake::write_response(&upgrading.offer, out);
         reply(out, |json| {
             server::welcome(json, &connection, user, heartbeat_ms, SERVER);
@@ -298,6 +310,10 @@ impl Shard {
     }
 }
 
+/// What an answer to an upgrade and its `welcome` mostly take; a longer one grows once more.
+const RESPONSE_BYTES: usize = 512;
+/// What a `joined` without lines mostly takes.
+const JOINED_BYTES: usize = 256;
 /// How the node names itself to viewers.
 const SERVER: &str = concat!("danmaku-gateway/", env!("CARGO_PKG_VERSION"));
 
