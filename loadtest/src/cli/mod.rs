@@ -26,13 +26,13 @@ pub struct Cli {
     /// Clients in all [idle, room, rooms, mixed: 10000; storm: 15000; push: 1000; slow: 500]
     #[arg(long, value_name = "N", help_heading = "The evening")]
     pub viewers: Option<usize>,
-    /// Rooms [idle: 0, viewers enter none; room, slow: 1; push: 10; storm: 100; mixed: 200; rooms: 1000]
+    /// Rooms [idle: 0, viewers enter none; room, slow: 1; push: 10; storm: 21; mixed: 200; rooms: 1000]
     #[arg(long, value_name = "N", help_heading = "The evening")]
     pub rooms: Option<usize>,
     /// Exponent of the rooms' popularity, 0 = all alike [rooms, mixed: 1; else 0]
     #[arg(long, value_name = "S", help_heading = "The evening")]
     pub zipf: Option<f64>,
-    /// Lines per second, all together [room: 10; storm: 20; slow: 200; mixed: 200; push: 500; rooms: 1000]
+    /// Lines per second, all together [room: 10; storm: 40; slow: 200; mixed: 200; push: 500; rooms: 1000]
     #[arg(long, value_name = "PER_S", help_heading = "The evening")]
     pub rate: Option<f64>,
     /// Lines come so many times as fast in the middle third of the run [room, rooms, push, mixed]

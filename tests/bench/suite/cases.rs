@@ -1,14 +1,13 @@
-//! The table: each case's runs, what is read out of their reports, and the bounds. Values; nothing here runs anything but
-//! [`rounds`], which does so in turns.
+//! The table: each case's runs, the figures asked of them, and the bounds. Values; nothing here runs anything.
 
 use std::collections::BTreeMap;
 
-use danmaku_swarm::report::{Part, Report, Usage};
+use danmaku_swarm::report::Report;
 
-use crate::drive::{Cores, Drive, Server, Setup};
+use crate::course::*;
+use crate::drive::{Cores, Server, Setup};
 use crate::peak::Ladder;
 use crate::results::Bound::{AtLeast, AtMost};
-use crate::results::{Bound, Done, Figure, Purpose, Run};
 
 /// How large everything is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -93,7 +92,7 @@ pub const TABLE: &[Case] = &[
     },
     Case {
         name: "storm",
-        work: "15,000 come at once with HS256 tokens, beside a room of 980",
+        work: "15,000 come at once with HS256 tokens into 20 rooms, alone and beside a room of 980 that talks",
         kind: Kind::Rounds(storm),
     },
     Case {
@@ -112,166 +111,6 @@ pub const TABLE: &[Case] = &[
         kind: Kind::Micro(&["codec", "fanout"]),
     },
 ];
-
-/// Runs in turns, so that what else the machine does meets all setups alike.
-pub struct Course {
-    pub rounds: usize,
-    pub setups: Vec<Setup>,
-    pub readings: Vec<Reading>,
-    /// What is said of the last round in words.
-    pub note: Option<fn(&Round) -> String>,
-}
-
-/// The reports of one round, by setup.
-pub type Round = BTreeMap<&'static str, Report>;
-
-/// How a figure is got out of a round; `None` if the round does not have it.
-type Read = Box<dyn Fn(&Round) -> Option<f64>>;
-
-/// A figure as it is read out of a round.
-pub struct Reading {
-    what: String,
-    unit: &'static str,
-    bound: Option<Bound>,
-    of: Read,
-}
-
-/// Runs a course; what it comes to is added to `done`, as far as it came.
-pub fn rounds(course: &Course, drive: &Drive, done: &mut Done) -> Result<(), String> {
-    let mut all: Vec<Round> = Vec::new();
-    for nth in 0..course.rounds {
-        let mut round = Round::new();
-        let mut setups: Vec<&Setup> = course.setups.iter().collect();
-        if nth % 2 == 1 {
-            setups.reverse();
-        }
-        for setup in setups {
-            eprintln!(
-                "bench:   round {} of {}, {}",
-                nth + 1,
-                course.rounds,
-                setup.name
-            );
-            let taken = drive.run(setup)?;
-            done.runs.push(Run::of(setup, Purpose::Round, &taken));
-            round.insert(setup.name, taken.report);
-        }
-        all.push(round);
-    }
-    for reading in &course.readings {
-        let values: Vec<Option<f64>> = all.iter().map(|round| (reading.of)(round)).collect();
-        let figure = Figure::judge(
-            &reading.what,
-            reading.unit,
-            reading.bound,
-            &values,
-            done.smoke,
-        );
-        done.figures.push(figure);
-    }
-    if let (Some(note), Some(last)) = (course.note, all.last()) {
-        done.notes.push(note(last));
-    }
-    Ok(())
-}
-
-// What is read out of a report.
-
-fn server(report: &Report) -> Option<&Usage> {
-    report.server.as_ref()
-}
-
-fn memory_each(report: &Report) -> Option<f64> {
-    server(report)?.bytes_per_connection
-}
-
-fn connect_us(report: &Report) -> Option<f64> {
-    server(report)?.cpu_us_per_connection
-}
-
-fn cpu_us(report: &Report) -> Option<f64> {
-    server(report)?.cpu_s_per_million
-}
-
-fn p50_ms(report: &Report) -> Option<f64> {
-    (report.latency.count > 0).then_some(report.latency.p50_us as f64 / 1000.0)
-}
-
-fn p99_ms(report: &Report) -> Option<f64> {
-    (report.latency.count > 0).then_some(report.latency.p99_us as f64 / 1000.0)
-}
-
-fn broken(report: &Report) -> Option<f64> {
-    Some(
-        report
-            .promises
-            .iter()
-            .filter(|promise| !promise.held)
-            .count() as f64,
-    )
-}
-
-fn not_delivered(report: &Report) -> Option<f64> {
-    let found = &report.deliveries;
-    (found.expected > 0).then_some((found.lost + found.told_dropped) as f64)
-}
-
-/// Resident growth of the server after everyone was connected.
-fn growth_mib(report: &Report) -> Option<f64> {
-    let server = server(report)?;
-    Some((server.rss_peak as f64 - server.rss_connected as f64) / f64::from(1 << 20))
-}
-
-fn part<'a>(report: &'a Report, name: &str) -> Option<&'a Part> {
-    report.parts.iter().find(|part| part.name == name)
-}
-
-fn length_s(part: &Part) -> f64 {
-    part.ends_s - part.begins_s
-}
-
-// Figures made of them.
-
-/// What one setup's report says.
-fn says(
-    setup: &'static str,
-    what: &str,
-    unit: &'static str,
-    bound: impl Into<Option<Bound>>,
-    read: impl Fn(&Report) -> Option<f64> + 'static,
-) -> Reading {
-    Reading {
-        what: what.to_owned(),
-        unit,
-        bound: bound.into(),
-        of: Box::new(move |round| read(round.get(setup)?)),
-    }
-}
-
-/// How many times what `other` says a setup says, within a round: both had the same neighbours.
-fn ratio(
-    [setup, other]: [&'static str; 2],
-    what: &str,
-    bound: impl Into<Option<Bound>>,
-    read: fn(&Report) -> Option<f64>,
-) -> Reading {
-    Reading {
-        what: what.to_owned(),
-        unit: "x",
-        bound: bound.into(),
-        of: Box::new(move |round| Some(read(round.get(setup)?)? / read(round.get(other)?)?)),
-    }
-}
-
-fn all_held(setup: &'static str) -> Reading {
-    says(
-        setup,
-        "promises of the swarm that did not hold",
-        "",
-        AtMost(0.0),
-        broken,
-    )
-}
 
 /// A gateway of one shard, pinned.
 fn gateway(words: String, run_s: u64) -> Setup {
@@ -630,13 +469,26 @@ fn what_limits_the_second(round: &Round) -> String {
 
 fn storm(size: Size) -> Course {
     let (existing, coming) = (size.many(1000), size.many(15_000));
-    // Nearly all who speak are in the room of those who were there before: the others' lines would be counted as the cost of
-    // their arrival.
-    let words = format!(
-        "storm --viewers {} --existing {existing} --speakers {existing} --rate 20 --cuts 0",
-        existing + coming
-    );
-    let each = |report: &Report| {
+    let storm = |name, existing: usize| {
+        // Nearly all who speak are in the room of those who were there before: the others' lines would be counted as the
+        // cost of their arrival.
+        let words = format!(
+            "storm --viewers {} --existing {existing} --speakers {} --rate 20 --cuts 0",
+            existing + coming,
+            existing.max(1),
+        );
+        Setup {
+            name,
+            ..gateway(words, size.seconds(5) * 2)
+        }
+    };
+    let idle = |name, words: &str| Setup {
+        name,
+        ..gateway(format!("idle --viewers {coming} {words}"), size.seconds(5))
+    };
+    let (alone, beside) = ("alone", "beside a room");
+    let (bare, token) = ("bare, no token, no room", "a token, no room");
+    let arrival_us = |report: &Report| {
         let (calm, storm) = (part(report, "before")?, part(report, "storm")?);
         let calm_s = calm.server_cpu_s / length_s(calm) * length_s(storm);
         Some((storm.server_cpu_s - calm_s) / storm.connects as f64 * 1e6)
@@ -647,37 +499,67 @@ fn storm(size: Size) -> Course {
     };
     Course {
         rounds: size.rounds(),
-        setups: vec![gateway(words, size.seconds(5) * 2)],
+        setups: vec![
+            storm(alone, 0),
+            storm(beside, existing),
+            idle(token, "--tokens"),
+            Setup {
+                server: Server::BareWalk,
+                words: format!("idle --viewers {coming}"),
+                ..idle(bare, "")
+            },
+        ],
         readings: vec![
             says(
-                "gateway",
-                "CPU for each connection, above calm",
+                alone,
+                "CPU for each connection: upgrade, token, room, its count told, heartbeats",
                 "us",
                 AtMost(24.0),
-                each,
+                arrival_us,
             ),
             says(
-                "gateway",
+                token,
+                "of it the upgrade with its token",
+                "us",
+                None,
+                connect_us,
+            ),
+            says(
+                bare,
+                "the bare loop's upgrade, without a token",
+                "us",
+                None,
+                connect_us,
+            ),
+            says(
+                beside,
                 "p99 of the room in the storm, times before",
                 "x",
                 AtMost(2.0),
                 move |report| Some(p99_of("storm", report)? / p99_of("before", report)?),
             ),
             says(
-                "gateway",
+                beside,
                 "p99 of the room before",
                 "ms",
                 None,
                 move |report| p99_of("before", report),
             ),
             says(
-                "gateway",
+                beside,
                 "p99 of the room in the storm",
                 "ms",
                 None,
                 move |report| p99_of("storm", report),
             ),
-            all_held("gateway"),
+            says(
+                beside,
+                "CPU for each connection beside a room, above calm",
+                "us",
+                None,
+                arrival_us,
+            ),
+            all_held(beside),
         ],
         note: None,
     }
@@ -761,7 +643,7 @@ fn two_hundred_thousand(size: Size) -> Course {
 
 #[cfg(test)]
 mod tests {
-    use danmaku_swarm::report::{Latency, Second};
+    use danmaku_swarm::report::{Latency, Part, Second};
 
     use super::*;
 

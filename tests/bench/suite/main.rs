@@ -11,6 +11,7 @@
 //! ```
 
 mod cases;
+mod course;
 mod drive;
 mod page;
 mod peak;
@@ -130,11 +131,11 @@ fn run(
     done: &mut Done,
 ) -> Result<(), String> {
     match &case.kind {
-        Kind::Rounds(course) => cases::rounds(&course(asked.size), drive, done),
+        Kind::Rounds(course) => course::rounds(&course(asked.size), drive, done),
         Kind::Peak(ladder) => peak::peak(case.name, &ladder(asked.size), drive, found, done),
         Kind::Overload(ladder) => {
             let peak = found.peak_or_search(&ladder(asked.size), drive, done)?;
-            cases::rounds(&cases::overload(asked.size, peak), drive, done)
+            course::rounds(&cases::overload(asked.size, peak), drive, done)
         }
         Kind::Micro(benches) => micro(benches, &asked.profile, done),
     }
