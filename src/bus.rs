@@ -1,4 +1,4 @@
-//! The messages between shards and the main thread. Values only: nothing here acts.
+//! The messages between shards, the main thread and the bridge. Values only: nothing here acts.
 //!
 //! Every shard has one bounded mailbox (`sync::mailbox`). Messages from one shard to another arrive in the order they
 //! were posted, which is what makes joining exact: the answer to a join travels behind every chunk sealed before it.
@@ -6,15 +6,20 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use crossbeam_channel::Sender;
+use mio::Waker;
 
 use crate::auth::api_keys::ApiKeys;
 use crate::auth::keys::KeySet;
-use crate::base::ids::{ConnId, Epoch, RoomId, ShardId, UserId};
+use crate::base::ids::{ConnId, Epoch, Life, RoomId, ShardId, UserId};
 use crate::base::refusal::Refusal;
 use crate::config::checked::Config;
+use crate::proto::node::{Lines, Message};
 use crate::room::ask::{
     Detail, HistoryPage, Join, Joined, Leave, MembersPage, Patch, Publish, Published, Sealed,
 };
+use crate::room::link::Outbound;
+use crate::sync::mailbox::Mailbox;
 
 /// What travels in a shard's mailbox.
 #[derive(Debug)]
@@ -62,8 +67,8 @@ pub enum Msg {
     Kick {
         /// The room.
         room: RoomId,
-        /// Its numbering.
-        epoch: Epoch,
+        /// Which life of it.
+        life: Life,
         /// Who.
         user: UserId,
         /// A sentence.
@@ -73,13 +78,122 @@ pub enum Msg {
     Closed {
         /// The room.
         room: RoomId,
-        /// Its numbering.
-        epoch: Epoch,
+        /// Which life of it.
+        life: Life,
         /// A sentence.
         reason: Arc<str>,
     },
     /// From the main thread.
     Control(Control),
+    /// From the bridge.
+    Cluster(Box<Inward>),
+}
+
+/// One shard's address, as everyone needs it who writes to it.
+#[derive(Clone)]
+pub struct Address {
+    /// Where to post.
+    pub mailbox: Mailbox<Msg>,
+    /// How to wake.
+    pub waker: Arc<Waker>,
+}
+
+/// What a shard asks of the cluster, by way of the bridge. Answered by [`Inward`], or not at all when the bridge goes down.
+#[derive(Debug)]
+pub enum Outward {
+    /// Number these lines of a room, keep them and publish them.
+    Publish {
+        /// The room.
+        room: RoomId,
+        /// The numbering to begin if the room has none.
+        begin: Epoch,
+        /// The lines.
+        batch: Outbound,
+        /// Batches to be kept for who comes late.
+        keep: usize,
+    },
+    /// What there is of a room.
+    Read {
+        /// The room.
+        room: RoomId,
+        /// The numbering to begin if the room has none.
+        begin: Option<Epoch>,
+        /// Handed back.
+        subscribed: bool,
+    },
+    /// What there is of a room, and what comes from now on.
+    Subscribe {
+        /// The room.
+        room: RoomId,
+        /// The numbering to begin if the room has none.
+        begin: Epoch,
+    },
+    /// No more of a room.
+    Unsubscribe {
+        /// The room.
+        room: RoomId,
+    },
+}
+
+/// What the bridge tells a shard.
+#[derive(Debug)]
+pub enum Inward {
+    /// The cluster can be reached.
+    Up {
+        /// To be said with what is asked.
+        generation: u64,
+    },
+    /// It cannot: whatever waits for it goes on without.
+    Down,
+    /// A batch has its numbers.
+    Numbered {
+        /// The room.
+        room: RoomId,
+        /// Which batch.
+        batch: u64,
+        /// The numbering.
+        epoch: Epoch,
+        /// The first number.
+        first: u64,
+    },
+    /// What there is of a room.
+    Read {
+        /// The room.
+        room: RoomId,
+        /// Whether what comes from now on comes too.
+        subscribed: bool,
+        /// `None`: the cluster does not know it.
+        found: Option<RoomRead>,
+    },
+    /// Something came by a room's channel.
+    Came {
+        /// The room.
+        room: RoomId,
+        /// What.
+        message: Message,
+    },
+}
+
+/// A room as it stands in Redis.
+#[derive(Debug)]
+pub struct RoomRead {
+    /// The numbering.
+    pub epoch: Epoch,
+    /// The newest number.
+    pub seq: u64,
+    /// What is kept of it, ascending.
+    pub batches: Vec<Lines>,
+    /// Connections by node.
+    pub counts: Vec<(Box<str>, u32)>,
+}
+
+/// The bridge, as a shard sees it.
+#[derive(Clone, Debug)]
+pub struct Outlet {
+    /// What this node is called among the others.
+    pub me: Arc<str>,
+    /// Where to ask, with the generation that [`Inward::Up`] named. Bounded.
+    pub asks: Sender<(u64, Outward)>,
 }
 
 /// A question to a room's home shard.

@@ -3,6 +3,7 @@
 //! ```text
 //! main/control   signals, reload, drain, joins the others
 //! shard 0..N-1   one reactor each: mio::Poll, SO_REUSEPORT listeners, connections, timer wheel, rooms
+//! redis-*        one that asks Redis, one that hears it; only where Redis is configured
 //! log            non-blocking writer
 //! bots           `danmaku demo` only: client threads of the swarm
 //! ```
@@ -16,13 +17,14 @@
 //! | L2 | `auth`, `room`, `net` | tokens and keys, the domain, I/O leaves |
 //! | L2½ | `bus` | the messages between shards, made of L2's values |
 //! | L3 | `session`, `api`, `web` | one connection's state machine, HTTP routes, embedded pages |
-//! | L4 | `shard` | the reactor |
+//! | L4 | `shard`, `bridge` | the reactor; the way to Redis |
 //! | L5 | `gateway`, `doctor` | the process; what the machine can hold |
 //! | L6 | `demo` | the process with bots in it |
 
 pub mod api;
 pub mod auth;
 pub mod base;
+pub mod bridge;
 pub mod bus;
 pub mod config;
 #[cfg(feature = "demo")]

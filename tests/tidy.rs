@@ -31,7 +31,7 @@ const HOUSES: &[House] = &[
             &["auth", "room", "net"],
             &["bus"],
             &["session", "api", "web"],
-            &["shard"],
+            &["shard", "bridge"],
             &["gateway", "doctor"],
             &["demo"],
             &["lib", "main"],

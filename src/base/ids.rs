@@ -111,6 +111,11 @@ impl Epoch {
     }
 }
 
+/// Which life of a room on this node: a room that was closed and began anew has another, and what was still under way for the
+/// old one is not meant for it. Numberings may change within a life, where several nodes share a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Life(pub u64);
+
 /// FNV-1a, then multiply-shift: stable across versions and nodes, which a hand-over of rooms relies on.
 fn home_of(name: &[u8], shards: usize) -> ShardId {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;

@@ -31,6 +31,8 @@ pub struct Config {
     pub overload: Overload,
     /// `[drain]`
     pub drain: Drain,
+    /// `[redis]`; `None`: one node by itself.
+    pub redis: Option<Redis>,
     /// `[log]`
     pub log: Log,
 }
@@ -332,6 +334,35 @@ pub struct Drain {
     pub interval_ms: u64,
     /// When whoever is left is cut.
     pub deadline_ms: u64,
+}
+
+/// The Redis that joins several nodes.
+#[derive(Clone, PartialEq)]
+pub struct Redis {
+    /// Where, and as whom. The library has read it, so it is a URL; it may hold a password.
+    pub url: String,
+    /// A node that has not been heard of for so long counts as gone.
+    pub lease_ms: u64,
+}
+
+impl Redis {
+    /// The URL without user and password.
+    pub fn shown(&self) -> String {
+        match (self.url.split_once("://"), self.url.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, place))) => format!("{scheme}://***@{place}"),
+            _ => self.url.clone(),
+        }
+    }
+}
+
+/// The password stays out of logs.
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redis")
+            .field("url", &self.shown())
+            .field("lease_ms", &self.lease_ms)
+            .finish()
+    }
 }
 
 /// When the node gives things up rather than fall behind.

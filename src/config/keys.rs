@@ -321,13 +321,13 @@ pub const KEYS: &[Key] = &[
         "redis.url",
         Kind::Text,
         "\"\"",
-        "not available in this version: one node; leave it empty",
+        "redis://[user:password@]host[:port][/db]: joins several nodes; empty: one node by itself",
     ),
     key(
         "redis.lease",
         Kind::Duration(1000, 3_600_000),
         "\"15s\"",
-        "not used without redis.url",
+        "a node not heard of for so long counts as gone",
     ),
     key(
         "log.level",

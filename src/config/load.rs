@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use redis::IntoConnectionInfo;
+
 use super::checked::*;
 use super::cli::Serve;
 use super::credentials::{api_keys, keys, missing_as, reader};
@@ -61,8 +63,7 @@ pub fn load(
     assemble(gather(cli, environment), machine)
 }
 
-/// The same with `redis.url` taken out and given apart: the gateway of this version refuses it, but whether that Redis answers
-/// can be asked all the same.
+/// The same with `redis.url` taken out and given apart: for the doctor, who says more about a wrong one than that it is wrong.
 pub fn load_apart_from_redis(
     cli: &Serve,
     environment: &mut dyn Iterator<Item = (String, String)>,
@@ -270,6 +271,13 @@ fn plain(r: &mut Reader<'_>, machine: &Machine) -> Config {
             interval_ms: r.number("drain.interval"),
             deadline_ms: r.number("drain.deadline"),
         },
+        redis: match r.text("redis.url") {
+            url if url.is_empty() => None,
+            url => Some(Redis {
+                url,
+                lease_ms: r.number("redis.lease"),
+            }),
+        },
         log: Log {
             level: match r.text("log.level").as_str() {
                 "error" => tracing::Level::ERROR,
@@ -421,12 +429,15 @@ fn cross_check(r: &mut Reader<'_>, config: &Config) {
         );
         r.mistake("rooms.log_bytes_max", found, &allowed, None);
     }
-    if !r.text("redis.url").is_empty() {
+    if let Some(redis) = &config.redis
+        && redis.url.as_str().into_connection_info().is_err()
+    {
+        // Not shown: a password may stand in it.
         r.mistake(
             "redis.url",
-            "a URL",
-            "\"\": this version runs as one node",
-            Some("leave redis.url, DANMAKU_REDIS__URL and --redis out; `danmaku doctor --redis URL` tries it"),
+            "a text that is no such URL",
+            "redis://[user:password@]host[:port][/db]",
+            Some("`danmaku doctor --redis URL` says what is wrong with it"),
         );
     }
 }

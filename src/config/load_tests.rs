@@ -128,7 +128,7 @@ fn kinds_are_checked() {
         only("[heartbeat]\ninterval = \"500ms\"\n").key,
         "heartbeat.interval"
     );
-    assert_eq!(only("[redis]\nurl = \"redis://x\"\n").key, "redis.url");
+    assert_eq!(only("[redis]\nurl = \"http://x\"\n").key, "redis.url");
     assert_eq!(
         only("[rooms]\ndeliver_per_s_max = 1000001\n").key,
         "rooms.deliver_per_s_max"
@@ -342,17 +342,22 @@ fn a_file_that_cannot_be_read_is_told_how() {
 #[test]
 fn the_doctor_gets_the_redis_that_the_gateway_refuses() {
     let serve = Serve {
-        redis: Some("redis://h".into()),
+        redis: Some("redis://:secret@h:port".into()),
         ..Serve::default()
     };
     let machine = || Machine {
         cores: 1,
         random: [7; 64],
     };
-    assert!(load(&serve, &mut std::iter::empty(), &machine()).is_err());
+    let mistakes = load(&serve, &mut std::iter::empty(), &machine()).unwrap_err();
+    let said = mistakes.to_string();
+    assert!(
+        said.contains("redis.url") && !said.contains("secret"),
+        "{said}"
+    );
     let (loaded, url) = load_apart_from_redis(&serve, &mut std::iter::empty(), &machine());
     assert!(loaded.is_ok());
-    assert_eq!(url.as_deref(), Some("redis://h"));
+    assert_eq!(url.as_deref(), Some("redis://:secret@h:port"));
     let none = Serve::default();
     let (_, url) = load_apart_from_redis(&none, &mut std::iter::empty(), &machine());
     assert_eq!(url, None);

@@ -172,6 +172,8 @@ pub fn value(config: &Config, path: &str) -> Option<String> {
         "drain.batch" => config.drain.batch.to_string(),
         "drain.interval" => ms(config.drain.interval_ms),
         "drain.deadline" => ms(config.drain.deadline_ms),
+        "redis.url" => quoted(&config.redis.as_ref().map_or(String::new(), Redis::shown)),
+        "redis.lease" => ms(config.redis.as_ref().map_or(15_000, |redis| redis.lease_ms)),
         "log.level" => quoted(&config.log.level.to_string().to_lowercase()),
         "log.format" => quoted(match config.log.format {
             LogFormat::Plain => "plain",
@@ -211,6 +213,7 @@ pub fn reload_diff(old: &Config, new: &Config) -> (Vec<String>, Vec<String>) {
     let fixed = |path: &str| {
         path.starts_with("listen.")
             || path.starts_with("server.")
+            || path.starts_with("redis.")
             || ["log.format", "slow.unsent_bytes_max"].contains(&path)
     };
     let (mut applied, mut needs_restart) = (Vec::new(), Vec::new());

@@ -13,11 +13,12 @@ use super::{Order, StartError, policy};
 use crate::base::clock::Clock;
 use crate::base::ids::ShardId;
 use crate::base::limits;
-use crate::bus::{Msg, Policy};
+use crate::bridge::{self, Bridge};
+use crate::bus::{Address, Msg, Outlet, Policy};
 use crate::config::checked::FdTables;
 use crate::net::fd;
 use crate::net::listener::{self, Reserved};
-use crate::shard::{Address, Node, Said, Shard, Start, WAKER};
+use crate::shard::{Node, Said, Shard, Start, WAKER};
 use crate::sync::addresses::Addresses;
 use crate::sync::gate::{Gate, RateGate};
 use crate::sync::mailbox::{Inbox, mailbox};
@@ -30,6 +31,7 @@ pub struct Gateway {
     pub(super) policy: Arc<Policy>,
     pub(super) addresses: Vec<Address>,
     pub(super) shards: Vec<JoinHandle<()>>,
+    pub(super) bridge: Option<Bridge>,
     /// A shard that ends says so here.
     pub(super) ended: Receiver<Ended>,
     pub(super) public: SocketAddr,
@@ -90,17 +92,39 @@ impl Gateway {
             policy,
             addresses,
             shards: Vec::new(),
+            bridge: None,
             ended,
             public: public.address,
             internal: internal.address,
         };
-        gateway.start_shards(parts, tables, sockets_max, &ended_tx)?;
+        let outlet = gateway.start_bridge()?;
+        gateway.start_shards(parts, outlet, tables, sockets_max, &ended_tx)?;
         Ok(gateway)
+    }
+
+    /// The way to Redis, where one is configured. It connects by itself; the shards are told when it has.
+    fn start_bridge(&mut self) -> Result<Option<Outlet>, StartError> {
+        let Some(redis) = &self.policy.config.redis else {
+            return Ok(None);
+        };
+        let seed = random_seed()?;
+        let (bridge, outlet) = Bridge::start(bridge::Start {
+            url: redis.url.clone(),
+            // A node that is started anew under the same name is another one: what the old one left behind is not its own.
+            me: format!("{}.{seed:016x}", self.node.name).into(),
+            clock: self.node.clock,
+            addresses: self.addresses.clone(),
+            seed,
+        })
+        .map_err(StartError::system("start a thread for Redis"))?;
+        self.bridge = Some(bridge);
+        Ok(Some(outlet))
     }
 
     fn start_shards(
         &mut self,
         parts: Vec<(Poll, Inbox<Msg>)>,
+        outlet: Option<Outlet>,
         tables: FdTables,
         sockets_max: usize,
         ended: &Sender<Ended>,
@@ -115,6 +139,7 @@ impl Gateway {
                 addresses: self.addresses.clone(),
                 node: Arc::clone(&self.node),
                 policy: Arc::clone(&self.policy),
+                cluster: outlet.clone(),
                 public: self.public,
                 internal: self.internal,
                 seed: random_seed()?,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::base::identity::{Access, Identity, User};
-use crate::base::ids::{ConnId, Epoch, RoomId, ShardId, UserId};
+use crate::base::ids::{ConnId, Epoch, Life, RoomId, ShardId, UserId};
 use crate::proto::danmaku::Style;
 
 /// How a viewer's lines are sealed. A value, never an `if` in the walk: a new tongue is a new row here.
@@ -72,6 +72,8 @@ pub struct Join {
 /// It is in. Lines numbered above `seq` reach its shard after this answer.
 #[derive(Clone, Debug)]
 pub struct Joined {
+    /// Which life of the room it has joined.
+    pub life: Life,
     /// The numbering.
     pub epoch: Epoch,
     /// The newest number; 0 before the first line.
@@ -89,8 +91,8 @@ pub struct Joined {
 pub struct Leave {
     /// Who; `None` is anonymous.
     pub who: Option<UserId>,
-    /// The numbering it had joined: a room that was closed and began anew does not know it.
-    pub epoch: Epoch,
+    /// The life it had joined: a room that was closed and began anew does not know it.
+    pub life: Life,
     /// Where it was.
     pub seat: Seat,
 }
@@ -271,8 +273,8 @@ pub struct Mark {
 pub struct Sealed {
     /// The room.
     pub room: RoomId,
-    /// The numbering it belongs to.
-    pub epoch: Epoch,
+    /// The life of the room it belongs to.
+    pub life: Life,
     /// By [`Encoding::index`]; `None` where no member uses it.
     pub chunks: [Option<Chunk>; Encoding::COUNT],
     /// The events among them once more, each in a frame of its own (valid in every encoding), `lines` 0.

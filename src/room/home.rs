@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::ask::{
-    Author, Content, Detail, Encoding, HistoryPage, Join, Joined, Leave, MembersPage, Own, Patch,
-    Publish, Published, Sealed,
+    Author, Content, Detail, Encoding, HistoryPage, Join, Joined, Leave, MembersPage, Once, Own,
+    Patch, Publish, Published, Sealed,
 };
 use super::budget::{Budget, WINDOW_NS};
 use super::history::{History, Keep};
@@ -18,15 +18,18 @@ use super::presence::Presence;
 use super::seal::{Batch, Kind};
 use crate::base::clock::Now;
 use crate::base::identity::{Access, Identity, Role};
-use crate::base::ids::{Epoch, RoomId, ShardId, UserId};
+use crate::base::ids::{Epoch, Life, RoomId, ShardId, UserId};
 use crate::base::pressure::WHOLE;
 use crate::base::rate::{Bucket, Rate};
 use crate::base::refusal::{Code, Refusal};
 use crate::base::rng::Rng;
 use crate::config::checked::{Limits, RoomClass, Tick};
-use crate::proto::danmaku::server;
+use crate::proto::danmaku::server::{self, Numbered};
+use crate::proto::node;
 use crate::proto::ws::deflate::Deflator;
 use serde_json::value::RawValue;
+
+pub mod shared;
 
 /// The online count is told at most this often; ...
 const ONLINE_EVERY_MS: u64 = 1000;
@@ -52,7 +55,10 @@ const HISTORY_PAGE_MAX: usize = 1000;
 #[derive(Debug)]
 pub struct Home {
     id: RoomId,
+    life: Life,
     epoch: Epoch,
+    /// Connections on the other nodes that share the room.
+    elsewhere: u32,
     /// The newest number given; lines above `sealed_seq` are in the open batch.
     seq: u64,
     sealed_seq: u64,
@@ -103,11 +109,13 @@ impl Settings {
 }
 
 impl Home {
-    /// A room that begins now, on a node of `shards`.
+    /// A room that begins now, on a node of `shards`. Its life is named like its first numbering.
     pub fn new(id: RoomId, class: &RoomClass, epoch: Epoch, now: Now, shards: usize) -> Home {
         Home {
             id,
+            life: Life(epoch.0),
             epoch,
+            elsewhere: 0,
             seq: 0,
             sealed_seq: 0,
             settings: Settings {
@@ -137,9 +145,19 @@ impl Home {
         }
     }
 
+    /// Which life of the room this is.
+    pub fn life(&self) -> Life {
+        self.life
+    }
+
     /// Its numbering.
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// The newest number.
+    pub fn seq(&self) -> u64 {
+        self.seq
     }
 
     /// Who is let in.
@@ -147,8 +165,13 @@ impl Home {
         self.settings.access.unwrap_or(self.settings.class.access)
     }
 
-    /// Connections in it.
+    /// Connections in it, on all nodes that share it.
     pub fn online(&self) -> u32 {
+        self.here().saturating_add(self.elsewhere)
+    }
+
+    /// Connections in it on this node.
+    pub fn here(&self) -> u32 {
         self.presence.online()
     }
 
@@ -179,6 +202,7 @@ impl Home {
             .resume
             .and_then(|(epoch, seq)| self.recovered(epoch, seq));
         Ok(Joined {
+            life: self.life,
             epoch: self.epoch,
             seq: self.sealed_seq,
             online: self.online(),
@@ -198,9 +222,9 @@ impl Home {
         complete.then(|| self.history.after(seq).collect())
     }
 
-    /// A member went. One that had joined another numbering is not known here.
+    /// A member went. One that had joined another life of the room is not known here.
     pub fn leave(&mut self, leave: &Leave, now: Now) {
-        if leave.epoch == self.epoch {
+        if leave.life == self.life {
             self.online_moves(now);
             self.presence.leave(leave.who.as_ref(), leave.seat);
             self.active_ms = now.mono_ms();
@@ -217,16 +241,8 @@ impl Home {
         limits: &Limits,
         now: Now,
     ) -> Result<Published, Refusal> {
-        if !publish.exempt {
-            self.access().admits(publish.who.as_deref(), &self.id)?;
-        }
-        if let Some(once) = &publish.once
-            && let Some(published) = self.seen.find(once, now.mono_ms())?
-        {
+        if let Some(published) = self.judge(&publish, limits, now)? {
             return Ok(published);
-        }
-        if !publish.exempt && matches!(publish.content, Content::Line { .. }) {
-            self.spend_line(limits, now)?;
         }
         self.seq += 1;
         let published = Published {
@@ -236,10 +252,35 @@ impl Home {
         self.render(&publish, now);
         self.gather_above_budget(now);
         self.active_ms = now.mono_ms();
-        if let Some(once) = publish.once {
+        self.keep_once(publish.once, published, now);
+        Ok(published)
+    }
+
+    /// Whether it may be said here and now; `Some` if it has been before, by its idempotency key.
+    fn judge(
+        &mut self,
+        publish: &Publish,
+        limits: &Limits,
+        now: Now,
+    ) -> Result<Option<Published>, Refusal> {
+        if !publish.exempt {
+            self.access().admits(publish.who.as_deref(), &self.id)?;
+        }
+        if let Some(once) = &publish.once
+            && let Some(published) = self.seen.find(once, now.mono_ms())?
+        {
+            return Ok(Some(published));
+        }
+        if !publish.exempt && matches!(publish.content, Content::Line { .. }) {
+            self.spend_line(limits, now)?;
+        }
+        Ok(None)
+    }
+
+    fn keep_once(&mut self, once: Option<Once>, published: Published, now: Now) {
+        if let Some(once) = once {
             self.seen.keep(once, published, now.mono_ms());
         }
-        Ok(published)
     }
 
     fn spend_line(&mut self, limits: &Limits, now: Now) -> Result<(), Refusal> {
@@ -287,44 +328,18 @@ impl Home {
     }
 
     fn render(&mut self, publish: &Publish, now: Now) {
-        let (room, seq, ts_ms) = (&self.id, self.seq, now.unix_ms);
-        match &publish.content {
-            Content::Line { text, style, data } => {
-                let user = match &publish.author {
-                    Author::Anonymous => None,
-                    Author::User(user) => Some(user),
-                };
-                let line = server::Line {
-                    room,
-                    seq,
-                    ts_ms,
-                    user,
-                    text,
-                    style: *style,
-                    data: data.as_deref(),
-                };
-                let runs_it = |who: &Arc<Identity>| who.role > Role::Viewer;
-                let kind = match publish.who.as_ref().is_some_and(runs_it) {
-                    true => Kind::Host,
-                    false => Kind::Line,
-                };
-                self.batch
-                    .put_by(publish.speaker, kind, now.mono_ns, |out| {
-                        server::danmaku(out, &line);
-                    });
-            }
-            Content::Event { event, data } => {
-                let event = server::Event {
-                    room,
-                    seq,
-                    ts_ms,
-                    event,
-                    data: data.as_deref(),
-                };
-                self.batch
-                    .put(Kind::Event, now.mono_ns, |out| server::event(out, &event));
-            }
-        }
+        let (room, seq) = (&self.id, self.seq);
+        let (kind, numbered) = match kind_of(publish) {
+            node::Kind::Line => (Kind::Line, Numbered::Danmaku),
+            node::Kind::Host => (Kind::Host, Numbered::Danmaku),
+            node::Kind::Event => (Kind::Event, Numbered::Event),
+        };
+        // An event goes to everyone whoever said it.
+        let speaker = publish.speaker.filter(|_| kind != Kind::Event);
+        self.batch.put_by(speaker, kind, now.mono_ns, |out| {
+            server::numbered(out, numbered, room, seq);
+            rest_of(publish, now.unix_ms, out);
+        });
     }
 
     /// When the open batch is to be sealed, in monotonic ns; `None` when nothing is open. One that holds as much as a log
@@ -349,9 +364,9 @@ impl Home {
     /// The automatic tick: after a seal a room takes breath for a part of what its walk takes, so that a quiet one sends
     /// at once and a hot one gathers. Small rooms never wait.
     fn breath_ns(&self) -> u64 {
-        match self.online() {
+        match self.here() {
             ..BREATHING_FROM => 0,
-            online => (u64::from(online) * BREATH_NS_PER_MEMBER).min(BREATH_NS_MAX),
+            here => (u64::from(here) * BREATH_NS_PER_MEMBER).min(BREATH_NS_MAX),
         }
     }
 
@@ -368,7 +383,7 @@ impl Home {
         let (left_out, own) = self.leave_out(chance, now);
         let uses = Encoding::ALL.map(|encoding| self.presence.uses(encoding));
         let keep = self.settings.keep();
-        deflator.suit(self.online());
+        deflator.suit(self.here());
         let sealed = self.batch.seal(uses, keep, deflator);
         if self.seq > self.sealed_seq {
             self.history.extend(self.seq, sealed.kept, keep);
@@ -378,7 +393,7 @@ impl Home {
         self.budget.spend(sealed.lines);
         Some(Arc::new(Sealed {
             room: self.id.clone(),
-            epoch: self.epoch,
+            life: self.life,
             chunks: sealed.chunks,
             events: sealed.events,
             lines: sealed.lines,
@@ -411,7 +426,7 @@ impl Home {
     /// Whether the online count is another than what some member was told.
     pub fn online_changed(&self) -> bool {
         let online = self.online();
-        online > 0 && self.online_told != (online, online)
+        self.here() > 0 && self.online_told != (online, online)
     }
 
     fn online_moves(&mut self, now: Now) {
@@ -424,13 +439,13 @@ impl Home {
     /// Whether it may be told now: at most once a second, and more rarely in a large room. With lines that go out anyway it
     /// costs nothing; by itself it waits in all but small rooms until it is still.
     pub fn online_due(&self, now_ms: u64) -> bool {
-        let every_ms = ONLINE_EVERY_MS.max(u64::from(self.online()) / ONLINE_TOLD_PER_MS);
+        let every_ms = ONLINE_EVERY_MS.max(u64::from(self.here()) / ONLINE_TOLD_PER_MS);
         let told = |told_ms: u64| told_ms + every_ms <= now_ms;
         if !self.online_changed() || !self.online_told_ms.is_none_or(told) {
             return false;
         }
         self.due_ns().is_some()
-            || self.online() < ONLINE_SETTLES_FROM
+            || self.here() < ONLINE_SETTLES_FROM
             || self.online_moved_ms + ONLINE_STILL_MS <= now_ms
             || self.online_unsettled_ms + ONLINE_UNSETTLED_MS_MAX <= now_ms
     }
@@ -518,8 +533,42 @@ impl Home {
     /// Whether nobody would miss it: empty, not configured, and never spoken in or quiet for its class's time.
     pub fn forgettable(&self, now_ms: u64) -> bool {
         let class = &self.settings.class;
-        let unused = self.online() == 0 && !self.settings.configured && self.due_ns().is_none();
+        let unused = self.here() == 0 && !self.settings.configured && self.due_ns().is_none();
         unused && (self.seq == 0 || self.active_ms + class.idle_after_ms <= now_ms)
+    }
+}
+
+/// What a line or event is to a viewer that cannot have everything.
+pub fn kind_of(publish: &Publish) -> node::Kind {
+    let runs_it = |who: &Arc<Identity>| who.role > Role::Viewer;
+    match publish.content {
+        Content::Event { .. } => node::Kind::Event,
+        Content::Line { .. } if publish.who.as_ref().is_some_and(runs_it) => node::Kind::Host,
+        Content::Line { .. } => node::Kind::Line,
+    }
+}
+
+/// Appends a line or event from behind its number on.
+pub fn rest_of(publish: &Publish, ts_ms: u64, out: &mut Vec<u8>) {
+    match &publish.content {
+        Content::Line { text, style, data } => {
+            let user = match &publish.author {
+                Author::Anonymous => None,
+                Author::User(user) => Some(user),
+            };
+            let line = server::Line {
+                ts_ms,
+                user,
+                text,
+                style: *style,
+                data: data.as_deref(),
+            };
+            server::danmaku_rest(out, &line);
+        }
+        Content::Event { event, data } => {
+            let data = data.as_deref();
+            server::event_rest(out, &server::Event { ts_ms, event, data });
+        }
     }
 }
 

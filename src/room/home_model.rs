@@ -166,7 +166,7 @@ impl Model {
         let gone = self.members.swap_remove(at_index);
         let leave = Leave {
             who: gone.user_id(),
-            epoch: EPOCH,
+            life: Life(EPOCH.0),
             seat: gone.seat,
         };
         self.home.leave(&leave, at(self.now_ms));

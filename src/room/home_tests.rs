@@ -349,17 +349,17 @@ fn access_is_asked_of_joins_and_of_publishes() {
 }
 
 #[test]
-fn a_leave_of_another_numbering_is_not_of_this_room() {
+fn a_leave_of_another_life_is_not_of_this_room() {
     let mut home = home_of(&class());
     home.join(join(None, None), at(0)).unwrap();
-    let leave = |epoch| Leave {
+    let leave = |life| Leave {
         who: None,
-        epoch,
+        life,
         seat: seat(0, Encoding::Plain),
     };
-    home.leave(&leave(Epoch(1)), at(0));
+    home.leave(&leave(Life(1)), at(0));
     assert_eq!(home.online(), 1);
-    home.leave(&leave(EPOCH), at(0));
+    home.leave(&leave(Life(EPOCH.0)), at(0));
     assert_eq!((home.online(), home.hosts().count()), (0, 0));
 }
 
@@ -436,7 +436,7 @@ fn a_viewer_told_a_passing_count_is_told_the_true_one() {
     let mut home = home_of(&class());
     let leave = Leave {
         who: None,
-        epoch: EPOCH,
+        life: Life(EPOCH.0),
         seat: seat(0, Encoding::Plain),
     };
     home.join(join(None, None), at(0)).unwrap();
@@ -454,7 +454,7 @@ fn a_viewer_told_a_passing_count_is_told_the_true_one() {
 fn a_room_is_forgotten_when_nobody_would_miss_it() {
     let leave = Leave {
         who: None,
-        epoch: EPOCH,
+        life: Life(EPOCH.0),
         seat: seat(0, Encoding::Plain),
     };
     let mut home = home_of(&class());

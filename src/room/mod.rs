@@ -7,6 +7,7 @@ pub mod ask;
 pub mod budget;
 pub mod history;
 pub mod home;
+pub mod link;
 pub mod log;
 mod once;
 pub mod outbox;

@@ -31,6 +31,8 @@ pub enum Kind {
     Comfort,
     /// Says that so many lines were left out.
     Told(u32),
+    /// Not numbered and not kept, but never missed: the numbering began anew.
+    News,
 }
 
 /// Objects since the last seal.
@@ -192,7 +194,7 @@ impl Batch {
         let objects = || self.objects();
         let chunks = Encoding::ALL
             .map(|encoding| uses[encoding.index()].then(|| sealed(encoding, objects(), deflator)));
-        let is_event = |(_, kind): &(&[u8], Kind)| *kind == Kind::Event;
+        let is_event = |(_, kind): &(&[u8], Kind)| matches!(kind, Kind::Event | Kind::News);
         let has_events = objects().any(|object| is_event(&object));
         let sealed = SealedBatch {
             kept: self.newest(keep),
@@ -223,7 +225,8 @@ impl Batch {
     /// Copies of the newest numbered objects, sent or left out, as many as `keep` allows. Copies, because a slice of the
     /// whole batch would hold all of it in memory for the sake of a few lines.
     fn newest(&self, keep: Keep) -> Kept {
-        let numbered = |item: &&Item| !matches!(item.kind, Kind::Comfort | Kind::Told(_));
+        let numbered =
+            |item: &&Item| !matches!(item.kind, Kind::Comfort | Kind::Told(_) | Kind::News);
         let (mut bytes, mut kept) = (0, 0);
         for item in self.items.iter().rev().filter(numbered) {
             let more = bytes + item.end - item.start;
@@ -339,7 +342,7 @@ fn count(mark: &mut Mark, kind: Kind) {
     match kind {
         Kind::Line | Kind::Host => mark.lines += 1,
         Kind::Told(lines) => mark.told += lines,
-        Kind::Event => mark.events += 1,
+        Kind::Event | Kind::News => mark.events += 1,
         Kind::Comfort => {}
     }
 }

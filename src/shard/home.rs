@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::Shard;
+use super::cluster::Tie;
 use crate::base::clock::Now;
 use crate::base::identity::Access;
 use crate::base::ids::{Epoch, RoomId, UserId};
@@ -40,6 +41,8 @@ pub struct Homes {
 /// A room, and the lists it stands in.
 struct Entry {
     home: Home,
+    /// Its tie to the cluster; `None`: it gives its numbers by itself.
+    tie: Option<Box<Tie>>,
     open: Open,
     is_online: bool,
 }
@@ -86,7 +89,7 @@ impl Homes {
         }
     }
 
-    /// A room, begun if need be.
+    /// A room, begun if need be; `shared` says whether the cluster is to number one that begins.
     ///
     /// # Errors
     /// `busy` when the shard has as many rooms as it may.
@@ -96,6 +99,7 @@ impl Homes {
         classes: &Rooms,
         now: Now,
         rng: &mut Rng,
+        shared: bool,
     ) -> Result<&mut Home, Refusal> {
         if !self.rooms.contains_key(room) {
             if self.rooms.len() >= limits::HOME_ROOMS_MAX {
@@ -107,6 +111,7 @@ impl Homes {
             let home = Home::new(room.clone(), class, epoch, now, self.shards);
             let entry = Entry {
                 home,
+                tie: shared.then(Tie::unread),
                 open: Open::Nobody,
                 is_online: false,
             };
@@ -119,11 +124,36 @@ impl Homes {
     ///
     /// # Errors
     /// `room_not_found`.
-    pub fn remove(&mut self, room: &RoomId) -> Result<Home, Refusal> {
+    pub fn remove(&mut self, room: &RoomId) -> Result<(Home, Option<Box<Tie>>), Refusal> {
         let removed = self.rooms.remove(room);
         removed
-            .map(|entry| entry.home)
+            .map(|entry| (entry.home, entry.tie))
             .ok_or_else(|| not_found(room))
+    }
+
+    /// A room with a tie to the cluster.
+    pub fn tied(&mut self, room: &RoomId) -> Option<(&mut Home, &mut Tie)> {
+        let entry = self.rooms.get_mut(room)?;
+        Some((&mut entry.home, entry.tie.as_deref_mut()?))
+    }
+
+    /// A room without one, and where it goes.
+    pub fn untied(&mut self, room: &RoomId) -> Option<(&mut Home, &mut Option<Box<Tie>>)> {
+        let entry = self.rooms.get_mut(room)?;
+        entry
+            .tie
+            .is_none()
+            .then_some((&mut entry.home, &mut entry.tie))
+    }
+
+    /// Takes a room's tie: from now on it gives its numbers by itself.
+    pub fn untie(&mut self, room: &RoomId) -> Option<Box<Tie>> {
+        self.rooms.get_mut(room)?.tie.take()
+    }
+
+    /// All rooms.
+    pub fn ids(&self) -> Vec<RoomId> {
+        self.rooms.keys().cloned().collect()
     }
 
     /// Who a room lets in: as its owner said, or as its class does.
@@ -380,15 +410,17 @@ impl Shard {
                 .retain(|_, bucket| !bucket.is_full(rate, now_ms));
         }
         for _ in 0..limits::ROOMS_SWEPT_PER_SECOND {
-            let Some(room) = homes.sweep.pop() else {
+            let Some(room) = self.homes.sweep.pop() else {
                 return;
             };
-            if homes
-                .rooms
-                .get(&room)
-                .is_some_and(|entry| entry.home.forgettable(now_ms))
+            let forgettable = |entry: &Entry| {
+                let idle = entry.tie.as_ref().is_none_or(|tie| tie.is_idle());
+                idle && entry.home.forgettable(now_ms)
+            };
+            if self.homes.rooms.get(&room).is_some_and(forgettable)
+                && let Ok((_, tie)) = self.homes.remove(&room)
             {
-                homes.rooms.remove(&room);
+                self.room_over(&room, tie);
             }
         }
     }

@@ -9,7 +9,7 @@ use slab::Slab;
 
 use super::conn::{Conn, SeatRef};
 use crate::base::clock::Now;
-use crate::base::ids::{Epoch, RoomId};
+use crate::base::ids::{Life, RoomId};
 use crate::config::checked::Rooms;
 use crate::room::ask::{Encoding, Sealed};
 use crate::room::stream::Stream;
@@ -29,7 +29,7 @@ pub struct Hosting {
 #[derive(Debug)]
 pub struct Hosted {
     pub id: RoomId,
-    pub epoch: Epoch,
+    pub life: Life,
     /// By encoding; `None` where no member uses it.
     pub streams: [Option<Box<Hall>>; Encoding::COUNT],
     /// The room is gone: who has read to the end is let go.
@@ -80,7 +80,7 @@ impl Hosting {
     pub fn seat(
         &mut self,
         room: &RoomId,
-        epoch: Epoch,
+        life: Life,
         conn: &mut Conn,
         slot: u32,
         encoding: Encoding,
@@ -91,7 +91,7 @@ impl Hosting {
             None => {
                 let hosted = self.rooms.insert(Hosted {
                     id: room.clone(),
-                    epoch,
+                    life,
                     streams: [const { None }; Encoding::COUNT],
                     closed: false,
                     active_ms: 0,
@@ -120,7 +120,7 @@ impl Hosting {
         slot: u32,
         index: usize,
         encoding: Encoding,
-    ) -> (Option<(RoomId, Epoch)>, u32) {
+    ) -> (Option<(RoomId, Life)>, u32) {
         let Some(conn) = conns.get_mut(slot as usize) else {
             return (None, 0);
         };
@@ -130,7 +130,7 @@ impl Hosting {
         }
         self.members -= 1;
         let room = &mut self.rooms[seat.hosted as usize];
-        let told = (!room.closed).then(|| (room.id.clone(), room.epoch));
+        let told = (!room.closed).then(|| (room.id.clone(), room.life));
         let Some(hall) = &mut room.streams[encoding.index()] else {
             return (told, 0);
         };
@@ -163,7 +163,7 @@ impl Hosting {
             return;
         };
         let room = &mut self.rooms[hosted as usize];
-        if room.epoch != sealed.epoch {
+        if room.life != sealed.life {
             return;
         }
         room.active_ms = now.mono_ms();
@@ -218,10 +218,10 @@ impl Hosting {
 
     /// The room is gone: nobody new finds it, and who has read to the end is let go by the walk. Returns whether it was
     /// here at all.
-    pub fn close(&mut self, room: &RoomId, epoch: Epoch) -> Option<u32> {
+    pub fn close(&mut self, room: &RoomId, life: Life) -> Option<u32> {
         let hosted = self.find(room.as_str())?;
         let found = &mut self.rooms[hosted as usize];
-        if found.epoch != epoch {
+        if found.life != life {
             return None;
         }
         found.closed = true;

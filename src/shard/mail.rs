@@ -10,7 +10,7 @@ use mio::Waker;
 
 use crate::base::ids::ShardId;
 use crate::base::limits;
-use crate::bus::Msg;
+use crate::bus::{Address, Msg};
 use crate::sync::mailbox::{Inbox, Mailbox, Wake};
 
 /// The post office of one shard.
@@ -30,15 +30,6 @@ struct Other {
     wake_noted: bool,
     /// Posted after a full mailbox; goes first.
     backlog: VecDeque<Msg>,
-}
-
-/// One shard's address, as every other one needs it.
-#[derive(Clone)]
-pub struct Address {
-    /// Where to post.
-    pub mailbox: Mailbox<Msg>,
-    /// How to wake.
-    pub waker: Arc<Waker>,
 }
 
 impl Mail {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Shard;
+use super::mail::Mail;
 use super::viewer::busy;
 use crate::base::identity::Access;
 use crate::base::ids::RoomId;
@@ -11,6 +12,7 @@ use crate::base::rate::Rate;
 use crate::base::refusal::{Code, Refusal};
 use crate::bus::{Answer, Control, Msg, NodeAsk, ReplyTo, RoomAsk, ShardInfo};
 use crate::room::ask::{Content, Leave, Publish};
+use crate::room::home::Home;
 use crate::telemetry::table::Bucket;
 
 impl Shard {
@@ -52,15 +54,11 @@ impl Shard {
             Msg::Sealed(sealed) => self.host(&sealed),
             Msg::Kick {
                 room,
-                epoch,
+                life,
                 user,
                 reason,
-            } => self.kick(&room, epoch, &user, &reason),
-            Msg::Closed {
-                room,
-                epoch,
-                reason,
-            } => self.room_closed(&room, epoch, &reason),
+            } => self.kick(&room, life, &user, &reason),
+            Msg::Closed { room, life, reason } => self.room_closed(&room, life, &reason),
             Msg::Control(Control::Reload(policy)) => {
                 self.policy = policy;
                 let rooms = &self.policy.config.rooms;
@@ -71,6 +69,7 @@ impl Shard {
                 self.begin_drain(batch, interval_ms);
             }
             Msg::Control(Control::Stop) => self.stop = true,
+            Msg::Cluster(inward) => self.from_cluster(*inward),
         }
     }
 
@@ -123,36 +122,54 @@ impl Shard {
     }
 
     fn asked_of_room(&mut self, room: RoomId, ask: RoomAsk, from: ReplyTo) {
-        let answer = match ask {
+        match ask {
             RoomAsk::Leave(leave) => {
                 self.homes.leave(&room, &leave, self.now);
+                self.was_left(&room);
                 return;
             }
             RoomAsk::Admit { who, then } => {
                 let access = self.homes.access(&room, &self.policy.config.rooms);
                 match admit(access, who.as_deref(), &room) {
-                    Ok(()) => return self.asked_of_room(room, *then, from),
-                    Err(refusal) => Err(refusal),
+                    Ok(()) => self.asked_of_room(room, *then, from),
+                    Err(refusal) => self.answer(from, Some(room), Err(refusal)),
                 }
             }
+            ask => {
+                if let Some((ask, from)) = self.park(&room, ask, from) {
+                    self.answer_of_room(room, ask, from);
+                }
+            }
+        }
+    }
+
+    /// Answers what can be answered now.
+    pub(super) fn answer_of_room(&mut self, room: RoomId, ask: RoomAsk, from: ReplyTo) {
+        let shared = self.is_shared();
+        let answer = match ask {
+            // Neither waits for an answer of the room.
+            RoomAsk::Leave(_) | RoomAsk::Admit { .. } => return,
             RoomAsk::Join(join) => {
                 let (who, seat) = (join.who.as_ref().map(|who| who.user.id.clone()), join.seat);
+                let rooms = &self.policy.config.rooms;
                 self.homes
-                    .open(&room, &self.policy.config.rooms, self.now, &mut self.rng)
+                    .open(&room, rooms, self.now, &mut self.rng, shared)
                     .and_then(|home| home.join(join, self.now))
                     .map(|joined| Answer::Joined {
                         undo: Box::new(Leave {
                             who,
-                            epoch: joined.epoch,
+                            life: joined.life,
                             seat,
                         }),
                         joined: Box::new(joined),
                     })
             }
-            RoomAsk::Put(patch) => self
-                .homes
-                .open(&room, &self.policy.config.rooms, self.now, &mut self.rng)
-                .map(|home| Answer::Detail(Box::new(home.put(*patch)))),
+            RoomAsk::Put(patch) => {
+                let rooms = &self.policy.config.rooms;
+                self.homes
+                    .open(&room, rooms, self.now, &mut self.rng, shared)
+                    .map(|home| Answer::Detail(Box::new(home.put(*patch))))
+            }
             RoomAsk::Detail => self
                 .homes
                 .find(&room)
@@ -168,12 +185,12 @@ impl Shard {
                 .find(&room)
                 .map(|home| Answer::Members(Box::new(home.members(limit, after.as_deref())))),
             RoomAsk::Kick { user, reason } => self.homes.find(&room).map(|home| {
-                let epoch = home.epoch();
+                let life = home.life();
                 let (connections, shards) = home.kick_targets(&user);
                 for shard in shards {
                     let kick = Msg::Kick {
                         room: room.clone(),
-                        epoch,
+                        life,
                         user: user.clone(),
                         reason: Arc::clone(&reason),
                     };
@@ -190,11 +207,12 @@ impl Shard {
     fn close_room(&mut self, room: &RoomId, reason: &Arc<str>) -> Result<Answer, Refusal> {
         // What was numbered before the close goes out before the news of it.
         self.seal_last(room);
-        let home = self.homes.remove(room)?;
+        let (home, tie) = self.homes.remove(room)?;
+        self.room_over(room, tie);
         for shard in home.hosts() {
             let closed = Msg::Closed {
                 room: room.clone(),
-                epoch: home.epoch(),
+                life: home.life(),
                 reason: Arc::clone(reason),
             };
             self.mail.post(shard, closed);
@@ -203,18 +221,23 @@ impl Shard {
     }
 
     fn publish_at_home(&mut self, room: RoomId, publish: Publish, from: ReplyTo) {
-        let now = self.now;
+        let (publish, from) = match self.cluster {
+            None => (publish, from),
+            Some(_) => match self.publish_shared(&room, publish, from) {
+                Some(back) => back,
+                None => return,
+            },
+        };
+        let is_event = matches!(publish.content, Content::Event { .. });
+        let (now, shared) = (self.now, self.is_shared());
+        let config = &self.policy.config;
         let home = self
             .homes
-            .open(&room, &self.policy.config.rooms, now, &mut self.rng);
+            .open(&room, &config.rooms, now, &mut self.rng, shared);
         let (mail, share) = (&self.mail, self.overload.share());
-        let is_event = matches!(publish.content, Content::Event { .. });
         let answer = home.and_then(|home| {
-            if home.hosts().any(|shard| mail.is_backed_up(shard)) {
-                return Err(busy());
-            }
-            home.press(share);
-            home.publish(publish, &self.policy.config.limits, now)
+            takes_more(home, mail, share)?;
+            home.publish(publish, &config.limits, now)
         });
         self.count_publish(is_event, &answer);
         self.homes.touched(&room, now.mono_ms());
@@ -263,6 +286,15 @@ impl Shard {
     pub(super) fn shards(&self) -> usize {
         self.node.blocks.len()
     }
+}
+
+/// Whether the shards that host a room keep up with it; what is sampled is what the node can bear.
+pub(super) fn takes_more(home: &mut Home, mail: &Mail, share: u32) -> Result<(), Refusal> {
+    if home.hosts().any(|shard| mail.is_backed_up(shard)) {
+        return Err(busy());
+    }
+    home.press(share);
+    Ok(())
 }
 
 fn admit(

@@ -2,7 +2,7 @@
 
 use super::Shard;
 use super::conn::Kind;
-use crate::base::ids::{ConnId, Epoch, RoomId, UserId};
+use crate::base::ids::{ConnId, Life, RoomId, UserId};
 use crate::proto::danmaku::server;
 use crate::room::ask::{Chunk, Encoding, Joined, Leave, Mark, Own, Sealed, Seat};
 use crate::session::viewer::reply;
@@ -25,7 +25,7 @@ impl Shard {
             .log_bytes_max;
         if let Some(conn) = self.conns.get_mut(id.slot as usize) {
             self.hosting
-                .seat(room, joined.epoch, conn, id.slot, encoding, log_bytes_max);
+                .seat(room, joined.life, conn, id.slot, encoding, log_bytes_max);
             self.metrics.inc(Counter::JoinsTotal);
         }
     }
@@ -55,7 +55,7 @@ impl Shard {
         };
         let seat = conn.seats[index];
         let room = &self.hosting.rooms[seat.hosted as usize];
-        if conn.is_held() || room.epoch != sealed.epoch {
+        if conn.is_held() || room.life != sealed.life {
             return;
         }
         let Some(stream) = self.hosting.stream(seat.hosted, encoding) else {
@@ -99,12 +99,12 @@ impl Shard {
             .unseat(&mut self.conns, id.slot, index, encoding);
         self.metrics.inc(Counter::LeavesTotal);
         self.metrics.dropped(Dropped::Left, u64::from(undelivered));
-        if let Some((room, epoch)) = told {
+        if let Some((room, life)) = told {
             let seat = Seat {
                 shard: self.id,
                 encoding,
             };
-            self.post_leave(room, Leave { who, epoch, seat });
+            self.post_leave(room, Leave { who, life, seat });
         }
     }
 
@@ -119,11 +119,11 @@ impl Shard {
     }
 
     /// A home has kicked a user: whoever of theirs sits here leaves, is told why, and stays connected.
-    pub(super) fn kick(&mut self, room: &RoomId, epoch: Epoch, user: &UserId, reason: &str) {
+    pub(super) fn kick(&mut self, room: &RoomId, life: Life, user: &UserId, reason: &str) {
         let Some(hosted) = self.hosting.find(room.as_str()) else {
             return;
         };
-        if self.hosting.rooms[hosted as usize].epoch != epoch {
+        if self.hosting.rooms[hosted as usize].life != life {
             return;
         }
         // By seats, not by `by_user`: someone whose upgrade still waits for another room sits here already.
@@ -155,8 +155,8 @@ impl Shard {
 
     /// A home has closed its room: the news goes by the log, as an event, behind everything said before; the walk lets
     /// go of whoever has read it.
-    pub(super) fn room_closed(&mut self, room: &RoomId, epoch: Epoch, reason: &str) {
-        let Some(hosted) = self.hosting.close(room, epoch) else {
+    pub(super) fn room_closed(&mut self, room: &RoomId, life: Life, reason: &str) {
+        let Some(hosted) = self.hosting.close(room, life) else {
             return;
         };
         let mut frame = Vec::new();

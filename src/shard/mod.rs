@@ -6,6 +6,7 @@
 
 mod accept;
 mod close;
+mod cluster;
 mod conn;
 mod exchange;
 mod flush;
@@ -23,7 +24,6 @@ mod upgrade;
 mod viewer;
 mod walk;
 
-pub use mail::Address;
 pub use node::{Node, Said};
 
 use std::collections::VecDeque;
@@ -43,7 +43,7 @@ use crate::base::limits;
 use crate::base::rate::Bucket;
 use crate::base::rng::Rng;
 use crate::base::wheel::Wheel;
-use crate::bus::{Msg, Policy};
+use crate::bus::{Address, Msg, Outlet, Policy};
 use crate::proto::ws::deflate::{Deflator, Inflator};
 use crate::session::Intent;
 use crate::sync::mailbox::Inbox;
@@ -51,6 +51,7 @@ use crate::telemetry::block::Block;
 use crate::telemetry::table::{Gauge, Hist};
 
 use self::accept::Listeners;
+use self::cluster::Cluster;
 use self::conn::Conn;
 use self::exchange::Exchanges;
 use self::home::Homes;
@@ -76,6 +77,8 @@ pub struct Start {
     pub node: Arc<Node>,
     /// Settings and keys.
     pub policy: Arc<Policy>,
+    /// The bridge, where Redis is configured.
+    pub cluster: Option<Outlet>,
     /// Where to listen.
     pub public: std::net::SocketAddr,
     /// Where the server API listens.
@@ -105,6 +108,7 @@ pub struct Shard {
     mail: Mail,
     homes: Homes,
     hosting: Hosting,
+    cluster: Option<Cluster>,
     /// Viewers with a token, by user.
     by_user: FxHashMap<UserId, Vec<ConnId>>,
     viewers: usize,
@@ -157,6 +161,7 @@ impl Shard {
             mail: Mail::new(start.id, start.inbox, &start.addresses),
             homes: Homes::new(shards),
             hosting: Hosting::default(),
+            cluster: start.cluster.map(Cluster::new),
             by_user: FxHashMap::default(),
             viewers: 0,
             exchanges: Exchanges::default(),
@@ -202,6 +207,7 @@ impl Shard {
         self.resume_reads();
         self.fire_timers();
         self.take_local();
+        self.send_shared();
         self.seal_homes();
         self.mail.flush_backlog();
         // Once before the walk, so that other shards write while this one does, and once after the rest.
@@ -262,6 +268,7 @@ impl Shard {
             || !self.doomed.is_empty()
             || self.mail.waiting() > 0
             || self.sweeps.is_busy()
+            || self.cluster.as_ref().is_some_and(Cluster::is_busy)
             || self.listeners.has_pending();
         if busy {
             return Duration::ZERO;
@@ -273,7 +280,8 @@ impl Shard {
             let at_ms = u64::from(next) * limits::WHEEL_TICK_MS;
             wait_ms = wait_ms.min(at_ms.saturating_sub(now_ms));
         }
-        if self.mail.backlog() > 0 {
+        let backed_up = self.cluster.as_ref().is_some_and(Cluster::is_backed_up);
+        if self.mail.backlog() > 0 || backed_up {
             wait_ms = wait_ms.min(1);
         }
         if let Some(due_ms) = self.soonest_ms() {

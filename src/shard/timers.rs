@@ -163,6 +163,7 @@ impl Shard {
         self.measure_memory();
         self.time_out_exchanges();
         self.forget_idle();
+        self.leave_unread();
         self.quiet_logs();
         let metrics = &self.metrics;
         metrics.set(

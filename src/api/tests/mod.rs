@@ -109,6 +109,7 @@ fn config() -> Config {
             interval_ms: 1,
             deadline_ms: 1,
         },
+        redis: None,
         log: Log {
             level: tracing::Level::INFO,
             format: LogFormat::Plain,

@@ -17,13 +17,9 @@ use crate::base::identity::User;
 use crate::base::ids::{Epoch, RoomId};
 use crate::base::refusal::Refusal;
 
-/// A line of a room.
+/// A line of a room, but for where and its number.
 #[derive(Clone, Copy, Debug)]
 pub struct Line<'a> {
-    /// Where.
-    pub room: &'a RoomId,
-    /// Its number.
-    pub seq: u64,
     /// Milliseconds since 1970 when it was numbered.
     pub ts_ms: u64,
     /// Who said it; `None` is anonymous and written `null`.
@@ -36,13 +32,9 @@ pub struct Line<'a> {
     pub data: Option<&'a RawValue>,
 }
 
-/// An event of a room.
+/// An event of a room, but for where and its number.
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'a> {
-    /// Where.
-    pub room: &'a RoomId,
-    /// Its number.
-    pub seq: u64,
     /// Milliseconds since 1970 when it was numbered.
     pub ts_ms: u64,
     /// Its name.
@@ -84,11 +76,28 @@ pub fn welcome(
         .close();
 }
 
-/// A line.
-pub fn danmaku(out: &mut Vec<u8>, line: &Line<'_>) {
-    let object = Object::open(out, "danmaku")
-        .room(line.room)
-        .number("seq", line.seq)
+/// What bears a number in its room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numbered {
+    /// `danmaku`.
+    Danmaku,
+    /// `event`.
+    Event,
+}
+
+/// The beginning of a numbered object, up to and with its number: who has the rest of it, from [`danmaku_rest`] or
+/// [`event_rest`], appends that.
+pub fn numbered(out: &mut Vec<u8>, kind: Numbered, room: &RoomId, seq: u64) {
+    let kind = match kind {
+        Numbered::Danmaku => "danmaku",
+        Numbered::Event => "event",
+    };
+    Object::open(out, kind).room(room).number("seq", seq);
+}
+
+/// What follows a line's number.
+pub fn danmaku_rest(out: &mut Vec<u8>, line: &Line<'_>) {
+    let object = Object { out }
         .number("ts", line.ts_ms)
         .user(line.user)
         .text("text", line.text)
@@ -99,11 +108,9 @@ pub fn danmaku(out: &mut Vec<u8>, line: &Line<'_>) {
     }
 }
 
-/// A gift, a notice: an event of a room.
-pub fn event(out: &mut Vec<u8>, event: &Event<'_>) {
-    Object::open(out, "event")
-        .room(event.room)
-        .number("seq", event.seq)
+/// What follows an event's number.
+pub fn event_rest(out: &mut Vec<u8>, event: &Event<'_>) {
+    Object { out }
         .number("ts", event.ts_ms)
         .text("event", event.event)
         .data(event.data)

@@ -104,12 +104,20 @@ fn answers_are_written_to_the_letter() {
     });
 }
 
+fn danmaku(out: &mut Vec<u8>, room: &RoomId, seq: u64, line: &Line<'_>) {
+    numbered(out, Numbered::Danmaku, room, seq);
+    danmaku_rest(out, line);
+}
+
+fn event(out: &mut Vec<u8>, room: &RoomId, event: &Event<'_>) {
+    numbered(out, Numbered::Event, room, 3);
+    event_rest(out, event);
+}
+
 #[test]
 fn news_are_written_to_the_letter() {
     let (room, viewer, data) = (room(), user("u1", "Ann"), raw("{\"n\" :1}"));
     let line = Line {
-        room: &room,
-        seq: 3,
         ts_ms: 4,
         user: Some(&viewer),
         text: "6",
@@ -122,8 +130,6 @@ fn news_are_written_to_the_letter() {
         size: 64,
     });
     let gift = Event {
-        room: &room,
-        seq: 3,
         ts_ms: 4,
         event: "gift",
         data: Some(&data),
@@ -138,13 +144,15 @@ fn news_are_written_to_the_letter() {
             r#"{"type":"welcome","connection":"c-1","user":null,"heartbeat_ms":30000,"server":"g/1"}"#,
         ),
         (
-            written(|o| danmaku(o, &line)),
+            written(|o| danmaku(o, &room, 3, &line)),
             r##"{"type":"danmaku","room":"r:1","seq":3,"ts":4,"user":{"id":"u1","name":"Ann"},"text":"6","style":{"color":"#ffffff","mode":"scroll","size":25}}"##,
         ),
         (
             written(|o| {
                 danmaku(
                     o,
+                    &room,
+                    3,
                     &Line {
                         user: None,
                         style,
@@ -156,11 +164,11 @@ fn news_are_written_to_the_letter() {
             r##"{"type":"danmaku","room":"r:1","seq":3,"ts":4,"user":null,"text":"6","style":{"color":"#00a0ff","mode":"bottom","size":64},"data":{"n" :1}}"##,
         ),
         (
-            written(|o| event(o, &gift)),
+            written(|o| event(o, &room, &gift)),
             r#"{"type":"event","room":"r:1","seq":3,"ts":4,"event":"gift","data":{"n" :1}}"#,
         ),
         (
-            written(|o| event(o, &Event { data: None, ..gift })),
+            written(|o| event(o, &room, &Event { data: None, ..gift })),
             r#"{"type":"event","room":"r:1","seq":3,"ts":4,"event":"gift","data":null}"#,
         ),
         (
@@ -244,8 +252,8 @@ proptest! {
         let (room, author) = (room(), user(&id, &name));
         let data = json!({ "t": &text });
         let spread = raw(&serde_json::to_string_pretty(&data).unwrap());
-        let line = Line { room: &room, seq, ts_ms, user: Some(&author), text: &text, style: None, data: Some(&spread) };
-        let found = written(|o| danmaku(o, &line));
+        let line = Line { ts_ms, user: Some(&author), text: &text, style: None, data: Some(&spread) };
+        let found = written(|o| danmaku(o, &room, seq, &line));
         prop_assert!(!found.contains(['\n', '\r']));
         let value: Value = serde_json::from_str(&found).unwrap();
         prop_assert_eq!(value, json!({"type": "danmaku", "room": "r:1", "seq": seq, "ts": ts_ms,

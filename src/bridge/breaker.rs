@@ -1,0 +1,188 @@
+//! Whether Redis is good enough to wait for: judged from how long answers take and whether the canary comes back.
+//!
+//! Sans-IO; owned by the thread that sends commands. Closed: lines wait for the cluster's numbers. Open: nobody waits, and it is tried
+//! again after a while, longer each time. Half-open: connected again, and nothing waits before it has proven itself.
+
+use crate::base::rng::Rng;
+
+/// An answer that takes so long is none.
+pub const ANSWER_MS: u64 = 250;
+/// Answers this slow ...
+const SLOW_NS: u64 = 20_000_000;
+/// ... for so long without a faster one between are too slow: every line would wait for them.
+const SLOW_FOR_NS: u64 = 400_000_000;
+/// How often the canary is sent.
+pub const CANARY_EVERY_MS: u64 = 200;
+/// A canary that has not come back for so long does not come: what is published does not reach this node.
+const CANARY_LOST_NS: u64 = 600_000_000;
+/// Good answers in a row, and canaries, that prove it.
+const PROOFS: u32 = 3;
+/// The first wait before it is tried again, ...
+const WAIT_MS: u64 = 100;
+/// ... twice as long each time, up to this.
+const WAIT_MS_MAX: u64 = 2_000;
+
+/// What it is, for metrics: 0, 1 and 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// All is well.
+    Closed,
+    /// Not connected, or not to be waited for.
+    Open,
+    /// Connected, and to prove itself.
+    HalfOpen,
+}
+
+/// Why it opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Answers took too long.
+    Slow,
+    /// What is published does not come back.
+    Cut,
+}
+
+/// The breaker.
+#[derive(Debug)]
+pub struct Breaker {
+    state: State,
+    slow_since_ns: Option<u64>,
+    /// When the canary last came back, or the connection was made.
+    heard_ns: u64,
+    proofs: u32,
+    failures: u32,
+}
+
+impl Default for Breaker {
+    fn default() -> Breaker {
+        Breaker {
+            state: State::Open,
+            slow_since_ns: None,
+            heard_ns: 0,
+            proofs: 0,
+            failures: 0,
+        }
+    }
+}
+
+impl Breaker {
+    /// What it is.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// A connection was made.
+    pub fn connected(&mut self, now_ns: u64) {
+        self.state = State::HalfOpen;
+        self.slow_since_ns = None;
+        self.heard_ns = now_ns;
+        self.proofs = 0;
+    }
+
+    /// An answer came, `took_ns` after its question. Returns whether it is closed by that.
+    ///
+    /// # Errors
+    /// It is too slow.
+    pub fn answered(&mut self, took_ns: u64, now_ns: u64) -> Result<bool, Fault> {
+        if took_ns < SLOW_NS {
+            self.slow_since_ns = None;
+            self.proofs = self.proofs.saturating_add(1);
+        } else {
+            self.proofs = 0;
+            let since_ns = *self
+                .slow_since_ns
+                .get_or_insert(now_ns.saturating_sub(took_ns));
+            if self.state == State::HalfOpen || now_ns.saturating_sub(since_ns) >= SLOW_FOR_NS {
+                return Err(Fault::Slow);
+            }
+        }
+        Ok(self.prove())
+    }
+
+    /// The newest canary that came back did so at `heard_ns`; 0 = none yet.
+    ///
+    /// # Errors
+    /// It is missing.
+    pub fn canary(&mut self, heard_ns: u64, now_ns: u64) -> Result<(), Fault> {
+        self.heard_ns = self.heard_ns.max(heard_ns);
+        match now_ns.saturating_sub(self.heard_ns) > CANARY_LOST_NS {
+            true => Err(Fault::Cut),
+            false => Ok(()),
+        }
+    }
+
+    fn prove(&mut self) -> bool {
+        let closes = self.state == State::HalfOpen && self.proofs >= PROOFS;
+        if closes {
+            self.state = State::Closed;
+            self.failures = 0;
+        }
+        closes
+    }
+
+    /// It failed. How long to wait before the next try, in ms.
+    pub fn failed(&mut self, chance: &mut Rng) -> u64 {
+        self.state = State::Open;
+        let wait_ms = (WAIT_MS << self.failures.min(8)).min(WAIT_MS_MAX);
+        self.failures = self.failures.saturating_add(1);
+        // Half of it by chance, so that nodes do not come back all at once.
+        wait_ms / 2 + chance.below(wait_ms / 2 + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn closed() -> Breaker {
+        let mut breaker = Breaker::default();
+        breaker.connected(0);
+        for at in 1..=3 {
+            assert_eq!(breaker.answered(MS, at), Ok(at == 3));
+        }
+        assert_eq!(breaker.state(), State::Closed);
+        breaker
+    }
+
+    #[test]
+    fn it_closes_after_proofs_and_not_before() {
+        let mut breaker = Breaker::default();
+        assert_eq!(breaker.state(), State::Open);
+        breaker.connected(0);
+        assert_eq!(breaker.state(), State::HalfOpen);
+        assert_eq!(breaker.answered(MS, 1), Ok(false));
+        assert_eq!(breaker.answered(30 * MS, 2), Err(Fault::Slow));
+        closed();
+    }
+
+    #[test]
+    fn one_slow_answer_is_none_but_slow_ones_in_a_row_open_it() {
+        let mut breaker = closed();
+        assert_eq!(breaker.answered(100 * MS, 1000 * MS), Ok(false));
+        assert_eq!(breaker.answered(MS, 1001 * MS), Ok(false));
+        for at in [2000, 2100, 2200, 2300] {
+            assert_eq!(breaker.answered(50 * MS, at * MS), Ok(false), "{at}");
+        }
+        assert_eq!(breaker.answered(50 * MS, 2400 * MS), Err(Fault::Slow));
+    }
+
+    #[test]
+    fn a_canary_that_stays_away_is_a_cut() {
+        let mut breaker = closed();
+        assert_eq!(breaker.canary(0, 500 * MS), Ok(()));
+        assert_eq!(breaker.canary(400 * MS, 900 * MS), Ok(()));
+        assert_eq!(breaker.canary(400 * MS, 1001 * MS), Err(Fault::Cut));
+    }
+
+    #[test]
+    fn waits_grow_to_a_bound_and_differ() {
+        let (mut breaker, mut chance) = (Breaker::default(), Rng::seed(1));
+        let waits: Vec<u64> = (0..40).map(|_| breaker.failed(&mut chance)).collect();
+        assert!(waits[0] <= WAIT_MS && waits[0] >= WAIT_MS / 2);
+        assert!(waits.iter().all(|wait| *wait <= WAIT_MS_MAX));
+        assert!(waits[20..].iter().all(|wait| *wait >= WAIT_MS_MAX / 2));
+        assert!(waits[20..].windows(2).any(|two| two[0] != two[1]));
+    }
+}

@@ -1,0 +1,394 @@
+//! The thread that asks Redis, and judges it. Whatever has gathered in its queue goes out in one write, and is answered in one read.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use redis::{
+    Cmd, Connection, ConnectionInfo, ConnectionLike, RedisError, Value, cmd, from_redis_value,
+};
+
+use super::breaker::{ANSWER_MS, Breaker, CANARY_EVERY_MS, Fault};
+use super::listener::Wish;
+use super::post::Post;
+use super::{Shared, Start, connect, info, keys, post};
+use crate::base::clock::Clock;
+use crate::base::ids::{Epoch, RoomId};
+use crate::base::rng::Rng;
+use crate::bus::{Inward, Outward, RoomRead};
+use crate::proto::node::{self, Message};
+use crate::room::link::Outbound;
+
+/// Questions that go out together.
+const TOGETHER_MAX: usize = 512;
+/// A room nobody asks about keeps its numbering and its lines for so long.
+const KEPT_S: u64 = 3600;
+/// A batch that Redis gets to see later than this after it went out has been delivered without it.
+const DEADLINE_US: u64 = 2 * ANSWER_MS * 1000;
+
+/// The thread's state.
+pub struct Commands {
+    info: Result<ConnectionInfo, RedisError>,
+    me: Arc<str>,
+    clock: Clock,
+    shared: Arc<Shared>,
+    asked: Receiver<(u64, Outward)>,
+    wishes: Sender<Wish>,
+    post: Post,
+    breaker: Breaker,
+    chance: Rng,
+    /// Which time it is that the cluster can be reached: what was asked at another is not meant for it.
+    generation: u64,
+}
+
+/// A connection and what is known about it.
+struct Line {
+    connection: Connection,
+    publish: String,
+    read: String,
+    /// Redis' clock less ours, in microseconds.
+    ahead_us: i128,
+}
+
+/// Why a connection is given up.
+enum End {
+    Failed(RedisError),
+    Judged(Fault),
+    Stop,
+}
+
+impl From<RedisError> for End {
+    fn from(error: RedisError) -> End {
+        End::Failed(error)
+    }
+}
+
+impl From<Fault> for End {
+    fn from(fault: Fault) -> End {
+        End::Judged(fault)
+    }
+}
+
+/// What an answer is to be read as.
+enum Due {
+    Nothing,
+    Numbers { room: RoomId, batch: u64 },
+    Room { room: RoomId, subscribed: bool },
+}
+
+impl Commands {
+    pub fn new(
+        start: &Start,
+        shared: Arc<Shared>,
+        asked: Receiver<(u64, Outward)>,
+        wishes: Sender<Wish>,
+    ) -> Commands {
+        Commands {
+            info: info(&start.url),
+            me: Arc::clone(&start.me),
+            clock: start.clock.clone(),
+            post: post(start, &shared),
+            shared,
+            asked,
+            wishes,
+            breaker: Breaker::default(),
+            chance: Rng::seed(start.seed),
+            generation: 0,
+        }
+    }
+
+    /// Until the process ends.
+    pub fn run(mut self) {
+        while !self.shared.stops() {
+            let end = match self.dial() {
+                Ok(line) => self.serve(line),
+                Err(error) => End::Failed(error),
+            };
+            match end {
+                End::Stop => return,
+                End::Failed(error) => self.down(&shown(&error)),
+                End::Judged(Fault::Slow) => self.down("its answers take too long"),
+                End::Judged(Fault::Cut) => self.down("what is published does not come back"),
+            }
+            let wait_ms = self.breaker.failed(&mut self.chance);
+            self.wait(Duration::from_millis(wait_ms));
+        }
+    }
+
+    fn dial(&mut self) -> Result<Line, RedisError> {
+        let info = self.info.clone()?;
+        let mut connection = connect(&info, Duration::from_millis(ANSWER_MS))?;
+        let mut load = |script: &str| cmd("SCRIPT").arg("LOAD").arg(script).query(&mut connection);
+        let (publish, read) = (load(keys::PUBLISH)?, load(keys::READ)?);
+        let (s, us): (i128, i128) = cmd("TIME").query(&mut connection)?;
+        let ours_us = i128::from(self.clock.mono_ns() / 1000);
+        self.breaker.connected(self.clock.mono_ns());
+        Ok(Line {
+            connection,
+            publish,
+            read,
+            ahead_us: s * 1_000_000 + us - ours_us,
+        })
+    }
+
+    /// Asks until something ends it.
+    fn serve(&mut self, mut line: Line) -> End {
+        let mut canary_ns = 0;
+        loop {
+            if self.shared.stops() {
+                return End::Stop;
+            }
+            let now_ns = self.clock.mono_ns();
+            let next_ns = canary_ns + CANARY_EVERY_MS * 1_000_000;
+            let patience = Duration::from_nanos(next_ns.saturating_sub(now_ns));
+            let first = match self.asked.recv_timeout(patience) {
+                Ok(ask) => Some(ask),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return End::Stop,
+            };
+            let asked = first.into_iter().chain(self.asked.try_iter());
+            let asked: Vec<(u64, Outward)> = asked.take(TOGETHER_MAX).collect();
+            if let Err(end) = self.ask(&mut line, asked, &mut canary_ns) {
+                return end;
+            }
+        }
+    }
+
+    /// One round: everything out, every answer in.
+    fn ask(
+        &mut self,
+        line: &mut Line,
+        asked: Vec<(u64, Outward)>,
+        canary_ns: &mut u64,
+    ) -> Result<(), End> {
+        let begun_ns = self.clock.mono_ns();
+        let (mut packed, mut due) = (Vec::new(), Vec::new());
+        let mut put = |command: &Cmd, answer: Due| {
+            command.write_packed_command(&mut packed);
+            due.push(answer);
+        };
+        let mut wished = false;
+        for (_, outward) in asked
+            .into_iter()
+            .filter(|(generation, _)| *generation == self.generation)
+        {
+            match outward {
+                Outward::Publish {
+                    room,
+                    begin,
+                    batch,
+                    keep,
+                } => {
+                    let batch_no = batch.batch;
+                    let command = self.publish(line, &room, begin, &batch, keep, begun_ns);
+                    put(
+                        &command,
+                        Due::Numbers {
+                            room,
+                            batch: batch_no,
+                        },
+                    );
+                }
+                Outward::Read {
+                    room,
+                    begin,
+                    subscribed,
+                } => {
+                    let command = read(line, &room, begin.filter(|_| subscribed));
+                    put(&command, Due::Room { room, subscribed });
+                }
+                Outward::Subscribe { room, begin } => {
+                    wished = true;
+                    self.wish(Wish::Subscribe {
+                        room,
+                        begin,
+                        generation: self.generation,
+                    });
+                }
+                Outward::Unsubscribe { room } => {
+                    wished = true;
+                    self.wish(Wish::Unsubscribe { room });
+                }
+            }
+        }
+        if begun_ns >= *canary_ns + CANARY_EVERY_MS * 1_000_000 {
+            *canary_ns = begun_ns;
+            put(&self.own(&format!("c {begun_ns}")), Due::Nothing);
+        } else if wished {
+            // The listener waits for its own connection: this makes it look up.
+            put(&self.own("w"), Due::Nothing);
+        }
+        if due.is_empty() {
+            return Ok(());
+        }
+        let answers = line.connection.req_packed_commands(&packed, 0, due.len())?;
+        let now_ns = self.clock.mono_ns();
+        for (answer, due) in answers.into_iter().zip(due) {
+            self.answered(answer, due)?;
+        }
+        if self.breaker.answered(now_ns - begun_ns, now_ns)? {
+            self.up();
+        }
+        let heard_ns = self.shared.canary_ns.load(Ordering::Acquire);
+        self.breaker.canary(heard_ns, now_ns)?;
+        Ok(())
+    }
+
+    fn own(&self, word: &str) -> Cmd {
+        let mut command = cmd("PUBLISH");
+        command.arg(keys::own(&self.me)).arg(word);
+        command
+    }
+
+    fn wish(&self, wish: Wish) {
+        // Its thread lives as long as this one, or the process ends.
+        let _ = self.wishes.send(wish);
+    }
+
+    fn publish(
+        &self,
+        line: &Line,
+        room: &RoomId,
+        begin: Epoch,
+        batch: &Outbound,
+        keep: usize,
+        now_ns: u64,
+    ) -> Cmd {
+        let deadline_us = i128::from(now_ns / 1000 + DEADLINE_US) + line.ahead_us;
+        let mut command = cmd("EVALSHA");
+        command
+            .arg(&line.publish)
+            .arg(3)
+            .arg(keys::numbering(room))
+            .arg(keys::log(room))
+            .arg(keys::sent(room, &self.me))
+            .arg(keys::channel(room))
+            .arg(batch.count)
+            .arg(&batch.payload[..])
+            .arg(begin.0)
+            .arg(&*self.me)
+            .arg(batch.batch)
+            .arg(keep)
+            .arg(KEPT_S)
+            .arg(deadline_us.to_string());
+        command
+    }
+
+    fn answered(&self, answer: Value, due: Due) -> Result<(), End> {
+        if let Value::ServerError(error) = answer {
+            return Err(RedisError::from(error).into());
+        }
+        match due {
+            Due::Nothing => {}
+            Due::Numbers { room, batch } => {
+                let (epoch, first): (u64, u64) =
+                    from_redis_value(answer).map_err(RedisError::from)?;
+                let numbered = Inward::Numbered {
+                    room: room.clone(),
+                    batch,
+                    epoch: Epoch(epoch),
+                    first,
+                };
+                self.post.to_home(&room, numbered);
+            }
+            Due::Room { room, subscribed } => {
+                let found = match answer {
+                    Value::Nil => None,
+                    found => Some(room_read(found)?),
+                };
+                let read = Inward::Read {
+                    room: room.clone(),
+                    subscribed,
+                    found,
+                };
+                self.post.to_home(&room, read);
+            }
+        }
+        Ok(())
+    }
+
+    fn up(&mut self) {
+        self.generation += 1;
+        let generation = self.generation;
+        tracing::info!("Redis can be reached: rooms are shared with the other nodes");
+        self.post.to_all(|| Inward::Up { generation });
+    }
+
+    fn down(&mut self, why: &str) {
+        if self.breaker.state() == super::breaker::State::Closed {
+            tracing::warn!(why, "Redis is away: this node goes on by itself");
+            self.post.to_all(|| Inward::Down);
+            self.wish(Wish::Forget);
+        } else {
+            tracing::debug!(why, "Redis is still away");
+        }
+    }
+
+    /// Lets time pass. What is asked meanwhile was asked before the shards knew.
+    fn wait(&self, for_how_long: Duration) {
+        let until_ns = self.clock.mono_ns() + for_how_long.as_nanos() as u64;
+        while !self.shared.stops() {
+            let left_ns = until_ns.saturating_sub(self.clock.mono_ns());
+            if left_ns == 0 {
+                return;
+            }
+            if let Err(RecvTimeoutError::Disconnected) =
+                self.asked.recv_timeout(Duration::from_nanos(left_ns))
+            {
+                return;
+            }
+        }
+    }
+}
+
+fn read(line: &Line, room: &RoomId, begin: Option<Epoch>) -> Cmd {
+    let begin = begin.map_or(String::new(), |epoch| epoch.0.to_string());
+    let mut command = cmd("EVALSHA");
+    command
+        .arg(&line.read)
+        .arg(3)
+        .arg(keys::numbering(room))
+        .arg(keys::log(room))
+        .arg(keys::parts(room))
+        .arg(begin)
+        .arg(KEPT_S);
+    command
+}
+
+/// An entry of a stream: its id, and names and values.
+type Entry = (String, Vec<Value>);
+
+fn room_read(answer: Value) -> Result<RoomRead, RedisError> {
+    let (epoch, seq, entries, parts): (u64, u64, Vec<Entry>, Vec<Value>) =
+        from_redis_value(answer)?;
+    let batches = entries.into_iter().filter_map(|(_, fields)| {
+        let payload: Vec<u8> = from_redis_value(fields.into_iter().nth(1)?).ok()?;
+        match node::parse(payload.into())? {
+            Message::Lines(lines) if lines.epoch.0 == epoch => Some(lines),
+            _ => None,
+        }
+    });
+    let mut parts = parts.into_iter();
+    let mut counts = Vec::new();
+    while let (Some(node), Some(count)) = (parts.next(), parts.next()) {
+        let (node, count): (String, u32) = (from_redis_value(node)?, from_redis_value(count)?);
+        counts.push((node.into(), count));
+    }
+    Ok(RoomRead {
+        epoch: Epoch(epoch),
+        seq,
+        batches: batches.collect(),
+        counts,
+    })
+}
+
+/// What went wrong, without what was sent.
+fn shown(error: &RedisError) -> String {
+    match error.detail() {
+        Some(detail) if error.is_io_error() || error.code().is_some() => {
+            format!("{}: {detail}", error.category())
+        }
+        _ => error.category().to_string(),
+    }
+}

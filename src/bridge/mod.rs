@@ -1,0 +1,131 @@
+//! The way to Redis: two threads that may wait for it, so that no shard ever does.
+//!
+//! `commands` asks: batches to be numbered, rooms to be read, a canary; it also judges whether Redis can be waited for, and tells
+//! every shard when that changes. `listener` hears: the channels of rooms with viewers here, and the node's own. Shards reach them by
+//! one bounded queue, and are reached by their mailboxes. Neither knows a room beyond its name.
+
+mod breaker;
+mod commands;
+mod keys;
+mod listener;
+mod post;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded, unbounded};
+use redis::{Client, Connection, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError};
+
+use crate::base::clock::Clock;
+use crate::bus::{Address, Outlet, Outward};
+
+use self::commands::Commands;
+use self::listener::Listener;
+use self::post::Post;
+
+/// What may wait for the thread that asks. A room has one batch and one question under way.
+const ASKS_MAX: usize = 65_536;
+/// To connect.
+const CONNECT: Duration = Duration::from_secs(1);
+
+/// What the bridge is started with.
+pub struct Start {
+    /// `redis.url`, checked.
+    pub url: String,
+    /// What this node is called; never used by two runs.
+    pub me: Arc<str>,
+    /// One origin for every thread's time.
+    pub clock: Clock,
+    /// The shards.
+    pub addresses: Vec<Address>,
+    /// Chance.
+    pub seed: u64,
+}
+
+/// The running bridge.
+pub struct Bridge {
+    shared: Arc<Shared>,
+    asks: Sender<(u64, Outward)>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What both threads know.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// The process ends.
+    stop: AtomicBool,
+    /// The listener hears the node's own channel.
+    listening: AtomicBool,
+    /// Monotonic ns at which the newest canary that came back had been sent.
+    canary_ns: AtomicU64,
+}
+
+impl Shared {
+    fn stops(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+impl Bridge {
+    /// Starts the threads. They connect by themselves: a Redis that is away keeps nobody from serving.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn start(start: Start) -> std::io::Result<(Bridge, Outlet)> {
+        let shared = Arc::new(Shared::default());
+        let (asks, asked) = bounded(ASKS_MAX);
+        let (wishes, wished) = unbounded();
+        let commands = Commands::new(&start, Arc::clone(&shared), asked, wishes);
+        let listener = Listener::new(&start, Arc::clone(&shared), wished, asks.clone());
+        let named = |name: &str| std::thread::Builder::new().name(name.into());
+        let threads = vec![
+            named("redis-commands").spawn(move || commands.run())?,
+            named("redis-listener").spawn(move || listener.run())?,
+        ];
+        let outlet = Outlet {
+            me: start.me,
+            asks: asks.clone(),
+        };
+        let bridge = Bridge {
+            shared,
+            asks,
+            threads,
+        };
+        Ok((bridge, outlet))
+    }
+
+    /// Ends the threads: at the latest when what they wait for times out.
+    pub fn stop(self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        drop(self.asks);
+        for thread in self.threads {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Reads a URL as the bridge will use it.
+///
+/// # Errors
+/// What the library says; it may hold parts of the URL, a password among them.
+pub fn info(url: &str) -> Result<ConnectionInfo, RedisError> {
+    let info = url.into_connection_info()?;
+    // What is published stands apart from answers in this version of the protocol, whatever the URL asks for.
+    let settings = info.redis_settings().clone();
+    Ok(info.set_redis_settings(settings.set_protocol(ProtocolVersion::RESP2)))
+}
+
+fn connect(info: &ConnectionInfo, answer: Duration) -> Result<Connection, RedisError> {
+    let connection = Client::open(info.clone())?.get_connection_with_timeout(CONNECT)?;
+    connection.set_read_timeout(Some(answer))?;
+    connection.set_write_timeout(Some(answer))?;
+    Ok(connection)
+}
+
+/// The next word of what shards wait for; made here so that both threads post alike.
+fn post(start: &Start, shared: &Arc<Shared>) -> Post {
+    Post::new(start.addresses.clone(), Arc::clone(shared))
+}
