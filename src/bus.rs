@@ -99,7 +99,7 @@ pub struct Address {
 }
 
 /// What a shard asks of the cluster, by way of the bridge. Answered by [`Inward`], or not at all when the bridge goes down.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Outward {
     /// Number these lines of a room, keep them and publish them.
     Publish {

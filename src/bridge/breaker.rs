@@ -11,11 +11,13 @@ pub const ANSWER_MS: u64 = 250;
 const SLOW_NS: u64 = 20_000_000;
 /// ... for so long without a faster one between are too slow: every line would wait for them.
 const SLOW_FOR_NS: u64 = 400_000_000;
-/// How often the canary is sent.
-pub const CANARY_EVERY_MS: u64 = 200;
+/// How often the canary is sent, ...
+const CANARY_EVERY_NS: u64 = 200_000_000;
+/// ... and while it is to prove that all is well.
+const PROOF_EVERY_NS: u64 = 20_000_000;
 /// A canary that has not come back for so long does not come: what is published does not reach this node.
 const CANARY_LOST_NS: u64 = 600_000_000;
-/// Good answers in a row, and canaries, that prove it.
+/// Good answers in a row that prove it, once a canary has come back.
 const PROOFS: u32 = 3;
 /// The first wait before it is tried again, ...
 const WAIT_MS: u64 = 100;
@@ -49,6 +51,7 @@ pub struct Breaker {
     slow_since_ns: Option<u64>,
     /// When the canary last came back, or the connection was made.
     heard_ns: u64,
+    connected_ns: u64,
     proofs: u32,
     failures: u32,
 }
@@ -59,6 +62,7 @@ impl Default for Breaker {
             state: State::Open,
             slow_since_ns: None,
             heard_ns: 0,
+            connected_ns: 0,
             proofs: 0,
             failures: 0,
         }
@@ -71,11 +75,19 @@ impl Breaker {
         self.state
     }
 
+    /// How long after a canary the next one is sent.
+    pub fn canary_every_ns(&self) -> u64 {
+        match self.state {
+            State::HalfOpen => PROOF_EVERY_NS,
+            State::Closed | State::Open => CANARY_EVERY_NS,
+        }
+    }
+
     /// A connection was made.
     pub fn connected(&mut self, now_ns: u64) {
         self.state = State::HalfOpen;
         self.slow_since_ns = None;
-        self.heard_ns = now_ns;
+        (self.heard_ns, self.connected_ns) = (now_ns, now_ns);
         self.proofs = 0;
     }
 
@@ -112,7 +124,8 @@ impl Breaker {
     }
 
     fn prove(&mut self) -> bool {
-        let closes = self.state == State::HalfOpen && self.proofs >= PROOFS;
+        let heard = self.heard_ns > self.connected_ns;
+        let closes = self.state == State::HalfOpen && self.proofs >= PROOFS && heard;
         if closes {
             self.state = State::Closed;
             self.failures = 0;
@@ -139,9 +152,11 @@ mod tests {
     fn closed() -> Breaker {
         let mut breaker = Breaker::default();
         breaker.connected(0);
-        for at in 1..=3 {
-            assert_eq!(breaker.answered(MS, at), Ok(at == 3));
+        for at in 1..=5 {
+            assert_eq!(breaker.answered(MS, at), Ok(false), "no canary yet");
         }
+        assert_eq!(breaker.canary(6, 7), Ok(()));
+        assert_eq!(breaker.answered(MS, 8), Ok(true));
         assert_eq!(breaker.state(), State::Closed);
         breaker
     }

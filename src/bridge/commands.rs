@@ -9,7 +9,7 @@ use redis::{
     Cmd, Connection, ConnectionInfo, ConnectionLike, RedisError, Value, cmd, from_redis_value,
 };
 
-use super::breaker::{ANSWER_MS, Breaker, CANARY_EVERY_MS, Fault};
+use super::breaker::{ANSWER_MS, Breaker, Fault, State};
 use super::listener::Wish;
 use super::post::Post;
 use super::{Shared, Start, connect, info, keys, post};
@@ -27,6 +27,9 @@ const KEPT_S: u64 = 3600;
 /// A batch that Redis gets to see later than this after it went out has been delivered without it.
 const DEADLINE_US: u64 = 2 * ANSWER_MS * 1000;
 
+/// A connection that has been good for less is not made anew at once.
+const WELL_NS: u64 = 1_000_000_000;
+
 /// The thread's state.
 pub struct Commands {
     info: Result<ConnectionInfo, RedisError>,
@@ -40,6 +43,8 @@ pub struct Commands {
     chance: Rng,
     /// Which time it is that the cluster can be reached: what was asked at another is not meant for it.
     generation: u64,
+    /// What has been asked and not answered: asked once more where only the connection was lost.
+    under_way: Vec<(u64, Outward)>,
 }
 
 /// A connection and what is known about it.
@@ -87,7 +92,7 @@ impl Commands {
         Commands {
             info: info(&start.url),
             me: Arc::clone(&start.me),
-            clock: start.clock.clone(),
+            clock: start.clock,
             post: post(start, &shared),
             shared,
             asked,
@@ -95,6 +100,7 @@ impl Commands {
             breaker: Breaker::default(),
             chance: Rng::seed(start.seed),
             generation: 0,
+            under_way: Vec::new(),
         }
     }
 
@@ -102,7 +108,10 @@ impl Commands {
     pub fn run(mut self) {
         while !self.shared.stops() {
             let end = match self.dial() {
-                Ok(line) => self.serve(line),
+                Ok(line) => {
+                    self.breaker.connected(self.clock.mono_ns());
+                    self.attend(line)
+                }
                 Err(error) => End::Failed(error),
             };
             match end {
@@ -116,6 +125,30 @@ impl Commands {
         }
     }
 
+    /// Serves. A connection that was lost while all was well is made anew once, at once: a script asked twice acts once.
+    fn attend(&mut self, mut line: Line) -> End {
+        loop {
+            let begun_ns = self.clock.mono_ns();
+            let error = match self.serve(line) {
+                End::Failed(error) if error.is_io_error() && !error.is_timeout() => error,
+                end => return end,
+            };
+            let served_ns = self.clock.mono_ns() - begun_ns;
+            let was_well = self.breaker.state() == State::Closed && served_ns > WELL_NS;
+            if !was_well {
+                return End::Failed(error);
+            }
+            tracing::warn!(
+                why = shown(&error),
+                "the connection to Redis was lost: another is made"
+            );
+            line = match self.dial() {
+                Ok(line) => line,
+                Err(error) => return End::Failed(error),
+            };
+        }
+    }
+
     fn dial(&mut self) -> Result<Line, RedisError> {
         let info = self.info.clone()?;
         let mut connection = connect(&info, Duration::from_millis(ANSWER_MS))?;
@@ -123,7 +156,6 @@ impl Commands {
         let (publish, read) = (load(keys::PUBLISH)?, load(keys::READ)?);
         let (s, us): (i128, i128) = cmd("TIME").query(&mut connection)?;
         let ours_us = i128::from(self.clock.mono_ns() / 1000);
-        self.breaker.connected(self.clock.mono_ns());
         Ok(Line {
             connection,
             publish,
@@ -140,28 +172,27 @@ impl Commands {
                 return End::Stop;
             }
             let now_ns = self.clock.mono_ns();
-            let next_ns = canary_ns + CANARY_EVERY_MS * 1_000_000;
-            let patience = Duration::from_nanos(next_ns.saturating_sub(now_ns));
+            let next_ns = canary_ns + self.breaker.canary_every_ns();
+            let patience = match self.under_way.is_empty() {
+                true => Duration::from_nanos(next_ns.saturating_sub(now_ns)),
+                false => Duration::ZERO,
+            };
             let first = match self.asked.recv_timeout(patience) {
                 Ok(ask) => Some(ask),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return End::Stop,
             };
             let asked = first.into_iter().chain(self.asked.try_iter());
-            let asked: Vec<(u64, Outward)> = asked.take(TOGETHER_MAX).collect();
-            if let Err(end) = self.ask(&mut line, asked, &mut canary_ns) {
+            self.under_way.extend(asked.take(TOGETHER_MAX));
+            if let Err(end) = self.ask(&mut line, &mut canary_ns) {
                 return end;
             }
+            self.under_way.clear();
         }
     }
 
     /// One round: everything out, every answer in.
-    fn ask(
-        &mut self,
-        line: &mut Line,
-        asked: Vec<(u64, Outward)>,
-        canary_ns: &mut u64,
-    ) -> Result<(), End> {
+    fn ask(&mut self, line: &mut Line, canary_ns: &mut u64) -> Result<(), End> {
         let begun_ns = self.clock.mono_ns();
         let (mut packed, mut due) = (Vec::new(), Vec::new());
         let mut put = |command: &Cmd, answer: Due| {
@@ -169,10 +200,8 @@ impl Commands {
             due.push(answer);
         };
         let mut wished = false;
-        for (_, outward) in asked
-            .into_iter()
-            .filter(|(generation, _)| *generation == self.generation)
-        {
+        let current = |(generation, _): &&(u64, Outward)| *generation == self.generation;
+        for (_, outward) in self.under_way.iter().filter(current) {
             match outward {
                 Outward::Publish {
                     room,
@@ -180,40 +209,49 @@ impl Commands {
                     batch,
                     keep,
                 } => {
-                    let batch_no = batch.batch;
-                    let command = self.publish(line, &room, begin, &batch, keep, begun_ns);
-                    put(
-                        &command,
-                        Due::Numbers {
-                            room,
-                            batch: batch_no,
-                        },
-                    );
+                    let command = self.publish(line, room, *begin, batch, *keep, begun_ns);
+                    let numbers = Due::Numbers {
+                        room: room.clone(),
+                        batch: batch.batch,
+                    };
+                    put(&command, numbers);
                 }
                 Outward::Read {
                     room,
                     begin,
                     subscribed,
                 } => {
-                    let command = read(line, &room, begin.filter(|_| subscribed));
-                    put(&command, Due::Room { room, subscribed });
+                    let command = read(line, room, begin.filter(|_| *subscribed));
+                    let read = Due::Room {
+                        room: room.clone(),
+                        subscribed: *subscribed,
+                    };
+                    put(&command, read);
                 }
                 Outward::Subscribe { room, begin } => {
                     wished = true;
                     self.wish(Wish::Subscribe {
-                        room,
-                        begin,
+                        room: room.clone(),
+                        begin: *begin,
                         generation: self.generation,
                     });
                 }
                 Outward::Unsubscribe { room } => {
                     wished = true;
-                    self.wish(Wish::Unsubscribe { room });
+                    self.wish(Wish::Unsubscribe { room: room.clone() });
                 }
             }
         }
-        if begun_ns >= *canary_ns + CANARY_EVERY_MS * 1_000_000 {
+        if begun_ns >= *canary_ns + self.breaker.canary_every_ns() {
             *canary_ns = begun_ns;
+            // It writes, too: a Redis that takes no more is not one to wait for.
+            let mut written = cmd("SET");
+            written
+                .arg(keys::canary(&self.me))
+                .arg(begun_ns)
+                .arg("EX")
+                .arg(60);
+            put(&written, Due::Nothing);
             put(&self.own(&format!("c {begun_ns}")), Due::Nothing);
         } else if wished {
             // The listener waits for its own connection: this makes it look up.
@@ -227,11 +265,11 @@ impl Commands {
         for (answer, due) in answers.into_iter().zip(due) {
             self.answered(answer, due)?;
         }
+        let heard_ns = self.shared.canary_ns.load(Ordering::Acquire);
+        self.breaker.canary(heard_ns, now_ns)?;
         if self.breaker.answered(now_ns - begun_ns, now_ns)? {
             self.up();
         }
-        let heard_ns = self.shared.canary_ns.load(Ordering::Acquire);
-        self.breaker.canary(heard_ns, now_ns)?;
         Ok(())
     }
 
@@ -316,7 +354,8 @@ impl Commands {
     }
 
     fn down(&mut self, why: &str) {
-        if self.breaker.state() == super::breaker::State::Closed {
+        self.under_way.clear();
+        if self.breaker.state() == State::Closed {
             tracing::warn!(why, "Redis is away: this node goes on by itself");
             self.post.to_all(|| Inward::Down);
             self.wish(Wish::Forget);

@@ -45,6 +45,11 @@ pub fn own(node: &str) -> String {
     format!("live:node:{node}")
 }
 
+/// String: what the canary writes.
+pub fn canary(node: &str) -> String {
+    format!("live:canary:{node}")
+}
+
 /// Numbers a batch, keeps it and publishes it, in one step. Sent twice it does so once; sent too late, not at all: its lines have been
 /// delivered without a number by then.
 ///

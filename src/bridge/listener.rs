@@ -1,5 +1,6 @@
 //! The thread that hears Redis: the channels of rooms with viewers here, and the node's own, by which it is made to look up.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,14 +10,17 @@ use redis::{ConnectionInfo, PubSub, RedisError};
 
 use super::post::Post;
 use super::{Shared, Start, connect, info, keys, post};
+use crate::base::clock::Clock;
 use crate::base::ids::{Epoch, RoomId};
 use crate::bus::{Inward, Outward};
 use crate::proto::node;
 
 /// It looks up at least this often.
 const LOOKS_UP: Duration = Duration::from_millis(250);
-/// Between two tries to connect.
+/// Between two tries to connect, where the first came to nothing.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Rooms that are let go of between two messages.
+const STALE_AT_ONCE: usize = 16;
 
 /// What the asking thread hands over.
 #[derive(Debug)]
@@ -29,19 +33,24 @@ pub enum Wish {
     },
     /// Hear it no more.
     Unsubscribe { room: RoomId },
-    /// Hear no room any more.
+    /// The shards will ask anew for every room they want.
     Forget,
 }
 
 /// The thread's state.
 pub struct Listener {
     info: Result<ConnectionInfo, RedisError>,
+    clock: Clock,
     me: Arc<str>,
     shared: Arc<Shared>,
     wished: Receiver<Wish>,
     asks: Sender<(u64, Outward)>,
     post: Post,
     own: String,
+    /// Rooms that are wanted, and what they were asked for with.
+    wanted: HashMap<RoomId, (u64, Epoch)>,
+    /// Rooms that were heard before the shards began to ask anew.
+    stale: HashSet<RoomId>,
 }
 
 impl Listener {
@@ -53,7 +62,10 @@ impl Listener {
     ) -> Listener {
         Listener {
             info: info(&start.url),
+            clock: start.clock,
             own: keys::own(&start.me),
+            wanted: HashMap::new(),
+            stale: HashSet::new(),
             me: Arc::clone(&start.me),
             post: post(start, &shared),
             shared,
@@ -62,54 +74,82 @@ impl Listener {
         }
     }
 
-    /// Until the process ends.
-    pub fn run(self) {
+    /// Until the process ends. A connection that is lost is made anew at once, and then after a pause each time.
+    pub fn run(mut self) {
         while !self.shared.stops() {
+            let began = self.clock.mono_ns();
             if let Err(error) = self.listen() {
                 tracing::debug!(node = %self.me, why = error.category(), "the connection that hears is lost");
             }
-            self.shared.listening.store(false, Ordering::Relaxed);
-            std::thread::sleep(PAUSE);
+            if self.clock.mono_ns() - began < PAUSE.as_nanos() as u64 {
+                std::thread::sleep(PAUSE);
+            }
         }
     }
 
-    fn listen(&self) -> Result<(), RedisError> {
+    fn listen(&mut self) -> Result<(), RedisError> {
         let mut connection = connect(&self.info.clone()?, LOOKS_UP)?;
-        // Wishes from before are those of rooms that will be asked for once more.
-        while self.wished.try_recv().is_ok() {}
         let mut heard = connection.as_pubsub();
         heard.subscribe(&self.own)?;
-        self.shared.listening.store(true, Ordering::Relaxed);
-        let mut rooms = 0_usize;
+        // A new connection hears nothing yet; what was missed meanwhile is read.
+        self.stale.clear();
+        for (room, (generation, begin)) in &self.wanted {
+            self.subscribe(&mut heard, room, *generation, *begin)?;
+        }
         while !self.shared.stops() {
-            for wish in self.wished.try_iter() {
-                match wish {
-                    Wish::Subscribe {
-                        room,
-                        begin,
-                        generation,
-                    } => {
-                        heard.subscribe(keys::channel(&room))?;
-                        rooms += 1;
-                        let read = Outward::Read {
-                            room,
-                            begin: Some(begin),
-                            subscribed: true,
-                        };
-                        // Its thread lives as long as this one, or the process ends.
-                        let _ = self.asks.send((generation, read));
-                    }
-                    Wish::Unsubscribe { room } => {
-                        heard.unsubscribe(keys::channel(&room))?;
-                        rooms = rooms.saturating_sub(1);
-                    }
-                    // A new connection hears nothing.
-                    Wish::Forget if rooms > 0 => return Ok(()),
-                    Wish::Forget => {}
-                }
+            while let Ok(wish) = self.wished.try_recv() {
+                self.grant(&mut heard, wish)?;
+            }
+            let stale: Vec<RoomId> = self.stale.iter().take(STALE_AT_ONCE).cloned().collect();
+            for room in stale {
+                heard.unsubscribe(keys::channel(&room))?;
+                self.stale.remove(&room);
             }
             self.hear(&mut heard)?;
         }
+        Ok(())
+    }
+
+    fn grant(&mut self, heard: &mut PubSub<'_>, wish: Wish) -> Result<(), RedisError> {
+        match wish {
+            Wish::Subscribe {
+                room,
+                begin,
+                generation,
+            } => {
+                self.stale.remove(&room);
+                // Wanted first: if the connection is lost here, the next one hears it.
+                self.wanted.insert(room.clone(), (generation, begin));
+                self.subscribe(heard, &room, generation, begin)
+            }
+            Wish::Unsubscribe { room } => {
+                self.wanted.remove(&room);
+                heard.unsubscribe(keys::channel(&room))
+            }
+            Wish::Forget => {
+                let wanted = std::mem::take(&mut self.wanted);
+                self.stale.extend(wanted.into_keys());
+                Ok(())
+            }
+        }
+    }
+
+    /// Hears a room, and has it read.
+    fn subscribe(
+        &self,
+        heard: &mut PubSub<'_>,
+        room: &RoomId,
+        generation: u64,
+        begin: Epoch,
+    ) -> Result<(), RedisError> {
+        heard.subscribe(keys::channel(room))?;
+        let read = Outward::Read {
+            room: room.clone(),
+            begin: Some(begin),
+            subscribed: true,
+        };
+        // Its thread lives as long as this one, or the process ends.
+        let _ = self.asks.send((generation, read));
         Ok(())
     }
 

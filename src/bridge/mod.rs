@@ -56,8 +56,6 @@ pub struct Bridge {
 pub struct Shared {
     /// The process ends.
     stop: AtomicBool,
-    /// The listener hears the node's own channel.
-    listening: AtomicBool,
     /// Monotonic ns at which the newest canary that came back had been sent.
     canary_ns: AtomicU64,
 }

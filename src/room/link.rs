@@ -17,8 +17,8 @@ use crate::proto::node::{self, Kind, Lines};
 const OPEN_BYTES_MAX: usize = 256 << 10;
 /// What is held while something before it is missing, at most; what does not fit is read from the log.
 const HELD_BYTES_MAX: usize = 1 << 20;
-/// Own batches that have been numbered and not come back yet, at most.
-const SPOKEN_MAX: usize = 16;
+/// Of own batches that have not come back yet; above it no more are sent.
+const AWAY_BYTES_MAX: usize = 512 << 10;
 
 /// One room's tie.
 #[derive(Debug)]
@@ -27,11 +27,13 @@ pub struct Link<T> {
     batch: u64,
     /// Batches up to this were given up: their lines were delivered here without the cluster.
     given_up: u64,
-    flying: Option<Flight<T>>,
+    /// Who waits for the batch that is under way.
+    flying: Option<Vec<Sent<T>>>,
     open: Vec<u8>,
     waiting: Vec<Sent<T>>,
-    /// Who said what in batches that have not come back yet.
-    spoken: VecDeque<(u64, Box<[Option<Speaker>]>)>,
+    /// Own batches that have not come back yet, the one under way the last of them.
+    away: VecDeque<Away>,
+    away_bytes: usize,
     held: VecDeque<Lines>,
     held_bytes: usize,
     /// The room is being read.
@@ -40,11 +42,27 @@ pub struct Link<T> {
     others: BTreeMap<Box<str>, u32>,
 }
 
-/// A batch under way.
+/// A batch that has not come back.
 #[derive(Debug)]
-struct Flight<T> {
+struct Away {
+    batch: u64,
     payload: Bytes,
-    sent: Vec<Sent<T>>,
+    speakers: Box<[Option<Speaker>]>,
+    /// The number of its last item, once it has one.
+    last: Option<u64>,
+}
+
+/// An item that was to come back and does not.
+#[derive(Debug)]
+pub struct Cut<T> {
+    /// What it is.
+    pub kind: Kind,
+    /// The object from behind its number on.
+    pub rest: Bytes,
+    /// The viewer that said it.
+    pub speaker: Option<Speaker>,
+    /// Who waits for its number; `None` where they have it.
+    pub sent: Option<Sent<T>>,
 }
 
 /// A line or event that waits for its number.
@@ -92,7 +110,8 @@ impl<T> Default for Link<T> {
             flying: None,
             open: Vec::new(),
             waiting: Vec::new(),
-            spoken: VecDeque::new(),
+            away: VecDeque::new(),
+            away_bytes: 0,
             held: VecDeque::new(),
             held_bytes: 0,
             reading: false,
@@ -120,62 +139,92 @@ impl<T> Link<T> {
         Ok(())
     }
 
-    /// The next batch, if there is something to send and nothing under way.
+    /// The next batch, if there is something to send, nothing under way and not too much still to come back.
     pub fn next_batch(&mut self) -> Option<Outbound> {
-        if self.flying.is_some() || self.waiting.is_empty() {
+        let full = self.away_bytes > AWAY_BYTES_MAX;
+        if self.flying.is_some() || self.waiting.is_empty() || full {
             return None;
         }
         self.batch += 1;
         let payload = Bytes::from(std::mem::take(&mut self.open));
         let sent = std::mem::take(&mut self.waiting);
         let count = sent.len() as u32;
-        if sent.iter().any(|sent| sent.speaker.is_some()) {
-            let speakers = sent.iter().map(|sent| sent.speaker).collect();
-            self.spoken.push_back((self.batch, speakers));
-            if self.spoken.len() > SPOKEN_MAX {
-                self.spoken.pop_front();
-            }
-        }
+        self.away_bytes += payload.len();
+        self.away.push_back(Away {
+            batch: self.batch,
+            payload: payload.clone(),
+            speakers: sent.iter().map(|sent| sent.speaker).collect(),
+            last: None,
+        });
         let outbound = Outbound {
             batch: self.batch,
             count,
-            payload: payload.clone(),
+            payload,
         };
-        self.flying = Some(Flight { payload, sent });
+        self.flying = Some(sent);
         Some(outbound)
     }
 
-    /// A batch has its numbers: who is to be told which. Nothing for a batch that was given up.
+    /// A batch has its numbers: who is to be told which. Nothing for a batch that was given up. `heard` says whether it will come
+    /// back: where nobody reads it does not.
     pub fn numbered(
         &mut self,
         batch: u64,
         epoch: Epoch,
         first: u64,
+        heard: bool,
     ) -> impl Iterator<Item = (Sent<T>, Published)> + use<T> {
         let flight = match batch == self.batch {
             true => self.flying.take(),
             false => None,
         };
-        let sent = flight.map_or(Vec::new(), |flight| flight.sent);
+        let sent = flight.unwrap_or_default();
+        if !heard {
+            self.away.clear();
+            self.away_bytes = 0;
+        } else if let Some(away) = self.away.back_mut().filter(|away| away.batch == batch) {
+            away.last = Some(first + away.speakers.len() as u64 - 1);
+        }
         let numbered = (first..).map(move |seq| Published { epoch, seq });
         sent.into_iter().zip(numbered)
     }
 
-    /// The cluster is gone: everything that waits for its number, in order. What was under way may have got one all the same,
-    /// and is passed over when it comes back.
-    pub fn cut(&mut self) -> Vec<(Bytes, Sent<T>)> {
+    /// The cluster is gone: everything that has not come back and all that waits for its number, in order. What has a number is passed
+    /// over when it comes back after all.
+    pub fn cut(&mut self) -> Vec<Cut<T>> {
         self.given_up = self.batch;
-        self.spoken.clear();
         self.held.clear();
         self.held_bytes = 0;
         self.reading = false;
-        let flight = self.flying.take();
-        let (payload, sent) = flight.map_or_else(Default::default, |it| (it.payload, it.sent));
-        let open = Bytes::from(std::mem::take(&mut self.open));
+        self.away_bytes = 0;
+        let mut flying = self.flying.take();
+        let mut cut = Vec::new();
+        for away in std::mem::take(&mut self.away) {
+            let waits = match away.batch == self.batch {
+                true => flying.take().unwrap_or_default(),
+                false => Vec::new(),
+            };
+            let waits = waits
+                .into_iter()
+                .map(Some)
+                .chain(std::iter::repeat_with(|| None));
+            let items = node::items(away.payload).zip(away.speakers);
+            cut.extend(items.zip(waits).map(|(((kind, rest), speaker), sent)| Cut {
+                kind,
+                rest,
+                speaker,
+                sent,
+            }));
+        }
+        let open = node::items(std::mem::take(&mut self.open).into());
         let waiting = std::mem::take(&mut self.waiting);
-        let items = node::items(payload).chain(node::items(open));
-        let sent = sent.into_iter().chain(waiting);
-        items.map(|(_, rest)| rest).zip(sent).collect()
+        cut.extend(open.zip(waiting).map(|((kind, rest), sent)| Cut {
+            kind,
+            rest,
+            speaker: sent.speaker,
+            sent: Some(sent),
+        }));
+        cut
     }
 
     /// Lines came, where `seq` of `epoch` is the newest that is here. `me` is this node's name.
@@ -229,16 +278,22 @@ impl<T> Link<T> {
         if &*lines.node != me {
             return Box::default();
         }
-        while let Some((batch, speakers)) = self.spoken.pop_front() {
-            if batch == lines.batch {
-                return speakers;
-            }
-            if batch > lines.batch {
-                self.spoken.push_front((batch, speakers));
-                break;
+        let mut speakers = Box::default();
+        while let Some(away) = self.away.pop_front_if(|away| away.batch <= lines.batch) {
+            self.away_bytes -= away.payload.len();
+            if away.batch == lines.batch {
+                speakers = away.speakers;
             }
         }
-        Box::default()
+        speakers
+    }
+
+    /// Everything up to `seq` is here, however it came.
+    pub fn has_all(&mut self, seq: u64) {
+        let came = |away: &mut Away| away.last.is_some_and(|last| last <= seq);
+        while let Some(away) = self.away.pop_front_if(came) {
+            self.away_bytes -= away.payload.len();
+        }
     }
 
     /// Another node's connections in the room.

@@ -62,18 +62,18 @@ fn one_batch_is_under_way_and_what_comes_meanwhile_is_the_next() {
     assert_eq!((first.batch, first.count), (1, 2));
     say(&mut link, 3, None);
     assert_eq!(link.next_batch(), None);
-    let told: Vec<_> = link.numbered(1, EPOCH, 41).collect();
+    let told: Vec<_> = link.numbered(1, EPOCH, 41, true).collect();
     let told: Vec<_> = told.iter().map(|(sent, at)| (sent.waits, at.seq)).collect();
     assert_eq!(told, [(1, 41), (2, 42)]);
     let second = link.next_batch().unwrap();
     assert_eq!((second.batch, second.count), (2, 1));
     assert_eq!(
-        link.numbered(1, EPOCH, 41).count(),
+        link.numbered(1, EPOCH, 41, true).count(),
         0,
         "it was told already"
     );
     assert!(!link.is_idle());
-    assert_eq!(link.numbered(2, EPOCH, 43).count(), 1);
+    assert_eq!(link.numbered(2, EPOCH, 43, true).count(), 1);
     assert!(link.is_idle());
 }
 
@@ -103,17 +103,16 @@ fn a_cut_gives_back_everything_in_order_and_passes_over_what_comes_back() {
     link.next_batch().unwrap();
     say(&mut link, 2, None);
     say(&mut link, 3, None);
-    let given_back: Vec<_> = link
-        .cut()
-        .into_iter()
-        .map(|(rest, sent)| (rest, sent.waits))
-        .collect();
     assert_eq!(
-        given_back,
-        [("1".into(), 1), ("2".into(), 2), ("3".into(), 3)]
+        given_back(link.cut()),
+        [
+            ("1".into(), Some(1)),
+            ("2".into(), Some(2)),
+            ("3".into(), Some(3))
+        ]
     );
     assert!(link.is_idle());
-    assert_eq!(link.numbered(1, EPOCH, 5).count(), 0);
+    assert_eq!(link.numbered(1, EPOCH, 5, true).count(), 0);
     let late = lines(EPOCH, 5, 1, ME, 1);
     assert_eq!(link.came(late.clone(), (EPOCH, 4), ME), Next::Pass(late));
     // The next one is not the one that was given up.
@@ -121,6 +120,62 @@ fn a_cut_gives_back_everything_in_order_and_passes_over_what_comes_back() {
     assert_eq!(link.next_batch().unwrap().batch, 2);
     let next = lines(EPOCH, 6, 1, ME, 2);
     assert!(matches!(link.came(next, (EPOCH, 5), ME), Next::Take(..)));
+}
+
+fn given_back(cut: Vec<Cut<u32>>) -> Vec<(Bytes, Option<u32>)> {
+    let one = |cut: Cut<u32>| (cut.rest, cut.sent.map(|sent| sent.waits));
+    cut.into_iter().map(one).collect()
+}
+
+#[test]
+fn what_has_its_number_and_has_not_come_back_is_cut_too_and_nobody_is_told_twice() {
+    let mut link = Link::default();
+    say(&mut link, 1, Some(speaker(3)));
+    link.next_batch().unwrap();
+    assert_eq!(link.numbered(1, EPOCH, 5, true).count(), 1);
+    say(&mut link, 2, None);
+    link.next_batch().unwrap();
+    let cut = link.cut();
+    assert_eq!(cut[0].speaker, Some(speaker(3)));
+    assert_eq!(given_back(cut), [("1".into(), None), ("2".into(), Some(2))]);
+    // What has come back, what was read, and what nobody here reads are not.
+    say(&mut link, 3, None);
+    link.next_batch().unwrap();
+    assert_eq!(link.numbered(3, EPOCH, 7, true).count(), 1);
+    link.came(lines(EPOCH, 7, 1, ME, 3), (EPOCH, 6), ME);
+    say(&mut link, 4, None);
+    link.next_batch().unwrap();
+    assert_eq!(link.numbered(4, EPOCH, 8, true).count(), 1);
+    link.has_all(8);
+    say(&mut link, 5, None);
+    link.next_batch().unwrap();
+    assert_eq!(link.numbered(5, EPOCH, 9, false).count(), 1);
+    assert!(link.cut().is_empty());
+}
+
+#[test]
+fn nothing_is_sent_while_too_much_is_still_to_come_back() {
+    let mut link = Link::default();
+    let line = "x".repeat(100_000);
+    let mut batches = 0;
+    loop {
+        let sent = Sent {
+            kind: Kind::Line,
+            waits: 0,
+            once: None,
+            speaker: None,
+        };
+        link.put(sent, |out| out.extend_from_slice(line.as_bytes()))
+            .unwrap();
+        let Some(batch) = link.next_batch() else {
+            break;
+        };
+        batches += 1;
+        assert_eq!(link.numbered(batch.batch, EPOCH, batches, true).count(), 1);
+    }
+    assert_eq!(batches as usize, AWAY_BYTES_MAX / 100_005 + 1);
+    link.came(lines(EPOCH, 1, 1, ME, 1), (EPOCH, 0), ME);
+    assert!(link.next_batch().is_some());
 }
 
 #[test]

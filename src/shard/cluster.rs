@@ -303,7 +303,7 @@ impl Shard {
     }
 
     /// The bridge has something for this shard.
-    pub(super) fn from_cluster(&mut self, inward: Inward) {
+    pub(super) fn cluster_says(&mut self, inward: Inward) {
         match inward {
             Inward::Up { generation } => self.cluster_up(generation),
             Inward::Down => self.cluster_down(),
@@ -340,8 +340,9 @@ impl Shard {
         let Some((home, tie)) = self.homes.tied(room) else {
             return;
         };
+        let heard = tie.subscribing || matches!(tie.standing, Standing::Joined);
         let mut answers = Vec::new();
-        for (sent, published) in tie.link.numbered(batch, epoch, first) {
+        for (sent, published) in tie.link.numbered(batch, epoch, first, heard) {
             home.was_numbered(sent.once, published, self.now);
             answers.push((sent.kind, sent.waits, published));
         }
@@ -371,6 +372,8 @@ impl Shard {
             Next::Take(lines, speakers) => {
                 home.take(&lines, &speakers, self.now);
                 self.homes.touched(room, self.now.mono_ms());
+                // It may have waited until enough had come back.
+                self.send_batch(room);
             }
             Next::Pass(lines) => self.pass(room, lines.last(), 0),
             Next::Read => {
@@ -435,9 +438,13 @@ impl Shard {
             }
             Some(_) | None => {}
         }
+        if let Some((home, tie)) = self.homes.tied(&room) {
+            tie.link.has_all(home.seq());
+        }
         for lines in held {
             self.lines_came(&room, lines);
         }
+        self.send_batch(&room);
         let Some((home, tie)) = self.homes.tied(&room) else {
             return;
         };
@@ -543,13 +550,15 @@ impl Shard {
                 self.renumber(&room, epoch, 0);
             }
             let now = self.now;
-            for (rest, sent) in tie.link.cut() {
+            for cut in tie.link.cut() {
                 let Ok(home) = self.homes.find(&room) else {
                     break;
                 };
-                let published = home.take_one(sent.kind, &rest, sent.speaker, now);
-                home.was_numbered(sent.once, published, now);
-                self.tell_numbered(&room, sent.kind, sent.waits, published);
+                let published = home.take_one(cut.kind, &cut.rest, cut.speaker, now);
+                if let Some(sent) = cut.sent {
+                    home.was_numbered(sent.once, published, now);
+                    self.tell_numbered(&room, sent.kind, sent.waits, published);
+                }
             }
             self.homes.touched(&room, now.mono_ms());
             for (ask, from) in tie.parked {
@@ -564,7 +573,7 @@ impl Shard {
             return;
         };
         let mut tie = tie;
-        for (_, sent) in tie.link.cut() {
+        for sent in tie.link.cut().into_iter().filter_map(|cut| cut.sent) {
             self.answer(sent.waits, Some(room.clone()), Err(busy()));
         }
         for (_, from) in tie.parked {

@@ -69,7 +69,7 @@ impl Shard {
                 self.begin_drain(batch, interval_ms);
             }
             Msg::Control(Control::Stop) => self.stop = true,
-            Msg::Cluster(inward) => self.from_cluster(*inward),
+            Msg::Cluster(inward) => self.cluster_says(*inward),
         }
     }
 
@@ -126,7 +126,6 @@ impl Shard {
             RoomAsk::Leave(leave) => {
                 self.homes.leave(&room, &leave, self.now);
                 self.was_left(&room);
-                return;
             }
             RoomAsk::Admit { who, then } => {
                 let access = self.homes.access(&room, &self.policy.config.rooms);

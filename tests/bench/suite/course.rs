@@ -27,8 +27,8 @@ type Read = Box<dyn Fn(&Round) -> Option<f64>>;
 pub struct Reading {
     what: String,
     unit: &'static str,
-    bound: Option<Bound>,
-    of: Read,
+    pub bound: Option<Bound>,
+    pub of: Read,
 }
 
 /// Runs a course; what it comes to is added to `done`, as far as it came.
