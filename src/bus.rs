@@ -19,6 +19,7 @@ use crate::room::ask::{
     Detail, HistoryPage, Join, Joined, Leave, MembersPage, Patch, Publish, Published, Sealed,
 };
 use crate::room::link::Outbound;
+use crate::room::presence::Moves;
 use crate::sync::mailbox::Mailbox;
 
 /// What travels in a shard's mailbox.
@@ -128,6 +129,20 @@ pub enum Outward {
         /// The numbering to begin if the room has none.
         begin: Epoch,
     },
+    /// This node's part of who is in a room.
+    Count {
+        /// The room.
+        room: RoomId,
+        /// Connections here.
+        connections: u32,
+        /// Users that came and went since it was last told.
+        moves: Moves,
+    },
+    /// A room is over here, and everybody has left it.
+    Uncount {
+        /// The room.
+        room: RoomId,
+    },
     /// No more of a room.
     Unsubscribe {
         /// The room.
@@ -145,6 +160,8 @@ pub enum Inward {
     },
     /// It cannot: whatever waits for it goes on without.
     Down,
+    /// What this node counted counts no more: every room is to be counted anew.
+    Recount,
     /// A batch has its numbers.
     Numbered {
         /// The room.

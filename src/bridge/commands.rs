@@ -10,6 +10,7 @@ use redis::{
 };
 
 use super::breaker::{ANSWER_MS, Breaker, Fault, State};
+use super::chores::{Chore, Chores, uncount};
 use super::listener::Wish;
 use super::post::Post;
 use super::{Shared, Start, connect, info, keys, post};
@@ -19,6 +20,7 @@ use crate::base::rng::Rng;
 use crate::bus::{Inward, Outward, RoomRead};
 use crate::proto::node::{self, Message};
 use crate::room::link::Outbound;
+use crate::room::presence::Moves;
 
 /// Questions that go out together.
 const TOGETHER_MAX: usize = 512;
@@ -27,6 +29,8 @@ const KEPT_S: u64 = 3600;
 /// A batch that Redis gets to see later than this after it went out has been delivered without it.
 const DEADLINE_US: u64 = 2 * ANSWER_MS * 1000;
 
+/// What an ending process may take to take out what it counted.
+const FAREWELL_NS: u64 = 1_000_000_000;
 /// A connection that has been good for less is not made anew at once.
 const WELL_NS: u64 = 1_000_000_000;
 
@@ -45,6 +49,7 @@ pub struct Commands {
     generation: u64,
     /// What has been asked and not answered: asked once more where only the connection was lost.
     under_way: Vec<(u64, Outward)>,
+    chores: Chores,
 }
 
 /// A connection and what is known about it.
@@ -52,6 +57,8 @@ struct Line {
     connection: Connection,
     publish: String,
     read: String,
+    count: String,
+    drop: String,
     /// Redis' clock less ours, in microseconds.
     ahead_us: i128,
 }
@@ -80,6 +87,8 @@ enum Due {
     Nothing,
     Numbers { room: RoomId, batch: u64 },
     Room { room: RoomId, subscribed: bool },
+    Counted { room: RoomId },
+    Done(Chore),
 }
 
 impl Commands {
@@ -101,6 +110,7 @@ impl Commands {
             chance: Rng::seed(start.seed),
             generation: 0,
             under_way: Vec::new(),
+            chores: Chores::new(&start.me, start.lease_ms),
         }
     }
 
@@ -154,12 +164,15 @@ impl Commands {
         let mut connection = connect(&info, Duration::from_millis(ANSWER_MS))?;
         let mut load = |script: &str| cmd("SCRIPT").arg("LOAD").arg(script).query(&mut connection);
         let (publish, read) = (load(keys::PUBLISH)?, load(keys::READ)?);
+        let (count, drop) = (load(keys::COUNT)?, load(keys::DROP)?);
         let (s, us): (i128, i128) = cmd("TIME").query(&mut connection)?;
         let ours_us = i128::from(self.clock.mono_ns() / 1000);
         Ok(Line {
             connection,
             publish,
             read,
+            count,
+            drop,
             ahead_us: s * 1_000_000 + us - ours_us,
         })
     }
@@ -169,6 +182,9 @@ impl Commands {
         let mut canary_ns = 0;
         loop {
             if self.shared.stops() {
+                if self.breaker.state() == State::Closed {
+                    self.farewell(&mut line);
+                }
                 return End::Stop;
             }
             let now_ns = self.clock.mono_ns();
@@ -180,7 +196,8 @@ impl Commands {
             let first = match self.asked.recv_timeout(patience) {
                 Ok(ask) => Some(ask),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return End::Stop,
+                // Only when the process ends, which is asked above.
+                Err(RecvTimeoutError::Disconnected) => None,
             };
             let asked = first.into_iter().chain(self.asked.try_iter());
             self.under_way.extend(asked.take(TOGETHER_MAX));
@@ -228,6 +245,24 @@ impl Commands {
                     };
                     put(&command, read);
                 }
+                Outward::Count {
+                    room,
+                    connections,
+                    moves,
+                } => {
+                    let name = self.chores.name();
+                    let mut known = cmd("SADD");
+                    put(
+                        known.arg(keys::rooms(&name)).arg(room.as_str()),
+                        Due::Nothing,
+                    );
+                    let command = count(line, &name, room, *connections, moves);
+                    put(&command, Due::Counted { room: room.clone() });
+                }
+                Outward::Uncount { room } => {
+                    let command = uncount(&line.drop, &self.chores.name(), room);
+                    put(&command, Due::Counted { room: room.clone() });
+                }
                 Outward::Subscribe { room, begin } => {
                     wished = true;
                     self.wish(Wish::Subscribe {
@@ -257,17 +292,30 @@ impl Commands {
             // The listener waits for its own connection: this makes it look up.
             put(&self.own("w"), Due::Nothing);
         }
+        if self.breaker.state() == State::Closed {
+            for chore in self.chores.due(begun_ns) {
+                let command = self.chores.command(&chore, &line.drop);
+                put(&command, Due::Done(chore));
+            }
+        }
         if due.is_empty() {
             return Ok(());
         }
         let answers = line.connection.req_packed_commands(&packed, 0, due.len())?;
         let now_ns = self.clock.mono_ns();
+        let mut lost = false;
         for (answer, due) in answers.into_iter().zip(due) {
-            self.answered(answer, due)?;
+            lost |= self.answered(answer, due)?;
+        }
+        if lost {
+            tracing::warn!("this node was not heard of for longer than its lease: it counts anew");
+            self.begin_count(line)?;
+            self.post.to_all(|| Inward::Recount);
         }
         let heard_ns = self.shared.canary_ns.load(Ordering::Acquire);
         self.breaker.canary(heard_ns, now_ns)?;
         if self.breaker.answered(now_ns - begun_ns, now_ns)? {
+            self.begin_count(line)?;
             self.up();
         }
         Ok(())
@@ -313,7 +361,30 @@ impl Commands {
         command
     }
 
-    fn answered(&self, answer: Value, due: Due) -> Result<(), End> {
+    /// Begins to count under a new name.
+    fn begin_count(&mut self, line: &mut Line) -> Result<(), RedisError> {
+        let now = self.clock.now();
+        for command in self.chores.begin(now.mono_ns, now.unix_s()) {
+            command.exec(&mut line.connection)?;
+        }
+        Ok(())
+    }
+
+    /// The process ends: what this node counted is taken out, as far as a second suffices.
+    fn farewell(&mut self, line: &mut Line) {
+        self.chores.end();
+        self.under_way.clear();
+        let until_ns = self.clock.mono_ns() + FAREWELL_NS;
+        let mut canary_ns = u64::MAX / 2;
+        while !self.chores.is_done() && self.clock.mono_ns() < until_ns {
+            if self.ask(line, &mut canary_ns).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Hands an answer on. Whether the lease is lost.
+    fn answered(&mut self, answer: Value, due: Due) -> Result<bool, End> {
         if let Value::ServerError(error) = answer {
             return Err(RedisError::from(error).into());
         }
@@ -342,8 +413,13 @@ impl Commands {
                 };
                 self.post.to_home(&room, read);
             }
+            Due::Counted { room } => {
+                let connections = from_redis_value(answer).map_err(RedisError::from)?;
+                self.chores.rank(room, connections);
+            }
+            Due::Done(chore) => return Ok(self.chores.done(chore, answer)?),
         }
-        Ok(())
+        Ok(false)
     }
 
     fn up(&mut self) {
@@ -392,6 +468,31 @@ fn read(line: &Line, room: &RoomId, begin: Option<Epoch>) -> Cmd {
         .arg(keys::parts(room))
         .arg(begin)
         .arg(KEPT_S);
+    command
+}
+
+fn count(line: &Line, node: &str, room: &RoomId, connections: u32, moves: &Moves) -> Cmd {
+    let mut command = cmd("EVALSHA");
+    command
+        .arg(&line.count)
+        .arg(6)
+        .arg(keys::presence(room))
+        .arg(keys::parts(room))
+        .arg(keys::here(room, node))
+        .arg(keys::refs(room))
+        .arg(keys::visitors(room))
+        .arg(keys::numbering(room))
+        .arg(node)
+        .arg(connections)
+        .arg(KEPT_S)
+        .arg(keys::channel(room))
+        .arg(moves.entered.len());
+    for (user, joined_ms) in &moves.entered {
+        command.arg(user.as_str()).arg(joined_ms / 1000);
+    }
+    for user in &moves.left {
+        command.arg(user.as_str());
+    }
     command
 }
 

@@ -19,6 +19,42 @@ pub fn log(room: &RoomId) -> String {
     tagged("log", room)
 }
 
+/// Hash: who is in the room, `user:{id}` = second they came, `total` = connections.
+pub fn presence(room: &RoomId) -> String {
+    format!("live:room:{room}")
+}
+
+/// Set: users one node has in the room.
+pub fn here(room: &RoomId, node: &str) -> String {
+    format!("{}:{node}", tagged("here", room))
+}
+
+/// Hash: on how many nodes each user is.
+pub fn refs(room: &RoomId) -> String {
+    tagged("refs", room)
+}
+
+/// HyperLogLog: users that have been in the room.
+pub fn visitors(room: &RoomId) -> String {
+    tagged("uv", room)
+}
+
+/// Sorted set: rooms by connections.
+pub const RANK: &str = "live:rank";
+
+/// Sorted set: nodes, by the unix second at which they began.
+pub const NODES: &str = "live:nodes";
+
+/// String that lives as long as a node is heard of.
+pub fn lease(node: &str) -> String {
+    format!("live:lease:{node}")
+}
+
+/// Set: rooms a node has counted in.
+pub fn rooms(node: &str) -> String {
+    format!("live:rooms:{node}")
+}
+
 /// Hash: connections by node.
 pub fn parts(room: &RoomId) -> String {
     tagged("part", room)
@@ -94,6 +130,68 @@ if not epoch then
   redis.call('EXPIRE', KEYS[1], ARGV[2])
 end
 return {epoch, redis.call('HGET', KEYS[1], 'seq'), redis.call('XRANGE', KEYS[2], '-', '+'), redis.call('HGETALL', KEYS[3])}
+";
+
+/// A node's part of who is in a room: how many connections, and which users came and went. It says what is, not what changed, so that
+/// saying it twice is saying it once.
+///
+/// Keys: presence, parts, here, refs, visitors, numbering. Arguments: node, connections, seconds kept, channel, how many came, then who
+/// came and when, then who went. Answers connections on all nodes.
+pub const COUNT: &str = r"
+local function went(user)
+  if redis.call('SREM', KEYS[3], user) == 1 and redis.call('HINCRBY', KEYS[4], user, -1) <= 0 then
+    redis.call('HDEL', KEYS[4], user)
+    redis.call('HDEL', KEYS[1], 'user:' .. user)
+  end
+end
+local at = 6
+for _ = 1, tonumber(ARGV[5]) do
+  local user = ARGV[at]
+  if redis.call('SADD', KEYS[3], user) == 1 and redis.call('HINCRBY', KEYS[4], user, 1) == 1 then
+    redis.call('HSET', KEYS[1], 'user:' .. user, ARGV[at + 1])
+    redis.call('PFADD', KEYS[5], user)
+  end
+  at = at + 2
+end
+while ARGV[at] do
+  went(ARGV[at])
+  at = at + 1
+end
+local before = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or 0)
+local now = tonumber(ARGV[2])
+local total = tonumber(redis.call('HGET', KEYS[1], 'total') or 0) + now - before
+if now ~= before then
+  if now == 0 then redis.call('HDEL', KEYS[2], ARGV[1]) else redis.call('HSET', KEYS[2], ARGV[1], now) end
+  redis.call('HSET', KEYS[1], 'total', total)
+  redis.call('PUBLISH', ARGV[4], 'N ' .. ARGV[1] .. ' ' .. ARGV[2] .. '\n')
+end
+if total > tonumber(redis.call('HGET', KEYS[6], 'peak') or 0) then
+  redis.call('HSET', KEYS[6], 'peak', total)
+end
+for key = 1, 6 do redis.call('EXPIRE', KEYS[key], ARGV[3]) end
+if total == 0 then redis.call('DEL', KEYS[1]) end
+return total
+";
+
+/// Takes out what a node that is gone had counted in a room. Keys: presence, parts, here, refs. Arguments: node, channel. Answers
+/// connections on all nodes.
+pub const DROP: &str = r"
+for _, user in ipairs(redis.call('SMEMBERS', KEYS[3])) do
+  if redis.call('HINCRBY', KEYS[4], user, -1) <= 0 then
+    redis.call('HDEL', KEYS[4], user)
+    redis.call('HDEL', KEYS[1], 'user:' .. user)
+  end
+end
+redis.call('DEL', KEYS[3])
+local part = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or 0)
+local total = tonumber(redis.call('HGET', KEYS[1], 'total') or 0) - part
+if part > 0 then
+  redis.call('HDEL', KEYS[2], ARGV[1])
+  redis.call('HSET', KEYS[1], 'total', total)
+  redis.call('PUBLISH', ARGV[2], 'N ' .. ARGV[1] .. ' 0\n')
+end
+if total <= 0 then redis.call('DEL', KEYS[1]) end
+return total
 ";
 
 #[cfg(test)]

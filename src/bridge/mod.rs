@@ -5,6 +5,7 @@
 //! one bounded queue, and are reached by their mailboxes. Neither knows a room beyond its name.
 
 mod breaker;
+mod chores;
 mod commands;
 mod keys;
 mod listener;
@@ -38,6 +39,8 @@ pub struct Start {
     pub me: Arc<str>,
     /// One origin for every thread's time.
     pub clock: Clock,
+    /// `redis.lease`.
+    pub lease_ms: u64,
     /// The shards.
     pub addresses: Vec<Address>,
     /// Chance.

@@ -113,6 +113,7 @@ impl Gateway {
             // A node that is started anew under the same name is another one: what the old one left behind is not its own.
             me: format!("{}.{seed:016x}", self.node.name).into(),
             clock: self.node.clock,
+            lease_ms: redis.lease_ms,
             addresses: self.addresses.clone(),
             seed,
         })

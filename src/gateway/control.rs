@@ -220,6 +220,9 @@ impl Gateway {
             // A shard that panicked has said so on its channel.
             let _ = shard.join();
         }
+        if let Some(bridge) = self.bridge {
+            bridge.stop();
+        }
         tracing::info!("stopped");
     }
 

@@ -298,7 +298,7 @@ impl<T> Link<T> {
 
     /// Another node's connections in the room.
     pub fn count(&mut self, node: &str, connections: u32, me: &str) {
-        if node == me {
+        if is_of(node, me) {
             return;
         }
         match connections {
@@ -314,7 +314,7 @@ impl<T> Link<T> {
     /// All other nodes' connections, as they stand in Redis.
     pub fn counts(&mut self, counts: impl Iterator<Item = (Box<str>, u32)>, me: &str) {
         self.others = counts
-            .filter(|(node, connections)| &**node != me && *connections > 0)
+            .filter(|(node, connections)| !is_of(node, me) && *connections > 0)
             .collect();
     }
 
@@ -328,6 +328,13 @@ impl<T> Link<T> {
     pub fn is_idle(&self) -> bool {
         self.flying.is_none() && self.waiting.is_empty()
     }
+}
+
+/// Whether a count is this node's: it counts under its name and a number, another one whenever what it counted before may have been
+/// given up.
+fn is_of(counted_as: &str, me: &str) -> bool {
+    let rest = counted_as.strip_prefix(me);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('#'))
 }
 
 #[cfg(test)]

@@ -11,6 +11,6 @@ pub mod link;
 pub mod log;
 mod once;
 pub mod outbox;
-mod presence;
+pub mod presence;
 pub mod seal;
 pub mod stream;

@@ -1,6 +1,6 @@
 //! Who is in a room: connections by user, by shard and by encoding. Owned by the room's home; exact on one node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::ask::{Encoding, MemberEntry, MembersPage, Seat};
@@ -18,6 +18,26 @@ pub struct Presence {
     seats: Box<[[u32; Encoding::COUNT]]>,
     online: u32,
     peak: u32,
+    /// Users whose being here is to be told to the cluster; `None`: nobody is told.
+    moved: Option<BTreeSet<UserId>>,
+}
+
+/// What changed since it was last told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Moves {
+    /// Users that are here, and the unix ms at which they came.
+    pub entered: Vec<(UserId, u64)>,
+    /// Users that are not.
+    pub left: Vec<UserId>,
+    /// There are more.
+    pub more: bool,
+}
+
+impl Moves {
+    /// Whether nobody did.
+    pub fn is_empty(&self) -> bool {
+        self.entered.is_empty() && self.left.is_empty()
+    }
 }
 
 #[derive(Debug)]
@@ -44,7 +64,37 @@ impl Presence {
             seats: vec![[0; Encoding::COUNT]; shards].into(),
             online: 0,
             peak: 0,
+            moved: None,
         }
+    }
+
+    /// From now on remembers who comes and goes, beginning with everybody here.
+    pub fn watch(&mut self) {
+        self.moved = Some(self.users.keys().cloned().collect());
+    }
+
+    /// Remembers no more.
+    pub fn unwatch(&mut self) {
+        self.moved = None;
+    }
+
+    /// What changed since this was last asked: `max` users at most.
+    pub fn moves(&mut self, max: usize) -> Moves {
+        let mut moves = Moves::default();
+        let Some(moved) = &mut self.moved else {
+            return moves;
+        };
+        for _ in 0..max {
+            let Some(user) = moved.pop_first() else {
+                break;
+            };
+            match self.users.get(&user) {
+                Some(present) => moves.entered.push((user, present.joined_ms)),
+                None => moves.left.push(user),
+            }
+        }
+        moves.more = !moved.is_empty();
+        moves
     }
 
     /// One more connection.
@@ -61,6 +111,11 @@ impl Presence {
             self.anonymous += 1;
             return;
         };
+        if let Some(moved) = &mut self.moved
+            && !self.users.contains_key(&user.id)
+        {
+            moved.insert(user.id.clone());
+        }
         let present = self
             .users
             .entry(user.id.clone())
@@ -105,6 +160,9 @@ impl Presence {
             }
         }
         if present.connections.is_empty() {
+            if let Some(moved) = &mut self.moved {
+                moved.insert(user.clone());
+            }
             self.users.remove(user);
         }
     }

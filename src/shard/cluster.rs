@@ -18,6 +18,12 @@ use crate::room::ask::{Publish, Published};
 use crate::room::home::{kind_of, rest_of};
 use crate::room::link::{Link, Next, Sent};
 
+/// A room's count is told once in so long at most: one write for a storm's second.
+const COUNT_EVERY_MS: u64 = 1000;
+/// Rooms with another count are looked at this often.
+const COUNT_TICK_MS: u64 = 50;
+/// Users told of at once.
+const MOVES_MAX: usize = 1000;
 /// A room that nobody is in any more stays subscribed for so long: people come back.
 const LINGER_MS: u64 = 5_000;
 
@@ -32,6 +38,9 @@ pub struct Cluster {
     dirty: Vec<RoomId>,
     /// Rooms that nobody is in any more, and when they are to be left.
     left: VecDeque<(RoomId, u64)>,
+    /// Rooms whose count is to be told, and when they are looked at.
+    counting: Vec<RoomId>,
+    counts_at_ms: u64,
 }
 
 /// A room's tie, and how far it has come.
@@ -44,6 +53,11 @@ pub struct Tie {
     /// Its subscription has been asked for, and the answer is still to come.
     subscribing: bool,
     dirty: bool,
+    /// Stands in the list of rooms to be counted.
+    counting: bool,
+    /// What the cluster was last told, and when.
+    counted: u32,
+    counted_ms: u64,
 }
 
 /// How far a room's tie has come.
@@ -67,6 +81,9 @@ impl Tie {
             parked: Vec::new(),
             subscribing: false,
             dirty: false,
+            counting: false,
+            counted: 0,
+            counted_ms: 0,
         })
     }
 
@@ -91,6 +108,8 @@ impl Cluster {
             unsent: VecDeque::new(),
             dirty: Vec::new(),
             left: VecDeque::new(),
+            counting: Vec::new(),
+            counts_at_ms: 0,
         }
     }
 
@@ -119,6 +138,11 @@ impl Cluster {
     /// Whether there is something to send.
     pub fn is_busy(&self) -> bool {
         !self.dirty.is_empty()
+    }
+
+    /// When counts are to be told.
+    pub fn counts_due_ms(&self) -> Option<u64> {
+        (!self.counting.is_empty()).then_some(self.counts_at_ms)
     }
 
     /// Whether something waits for a place in the bridge's queue.
@@ -205,7 +229,9 @@ impl Shard {
             return;
         };
         cluster.flush();
-        for room in std::mem::take(&mut cluster.dirty) {
+        let cluster_dirty = std::mem::take(&mut cluster.dirty);
+        self.tell_counts();
+        for room in cluster_dirty {
             if let Some((_, tie)) = self.homes.tied(&room) {
                 tie.dirty = false;
             }
@@ -307,6 +333,7 @@ impl Shard {
         match inward {
             Inward::Up { generation } => self.cluster_up(generation),
             Inward::Down => self.cluster_down(),
+            Inward::Recount => self.recount(),
             Inward::Numbered {
                 room,
                 batch,
@@ -429,11 +456,15 @@ impl Shard {
                 self.renumber(&room, found.epoch, found.seq);
                 if let Some((home, tie)) = self.homes.tied(&room) {
                     home.remember(found.batches.iter());
+                    if subscribed && tie.standing != Standing::Joined {
+                        home.watch();
+                    }
                     tie.standing = match subscribed {
                         true => Standing::Joined,
                         false => Standing::Unread,
                     };
                 }
+                self.note_count(&room);
                 self.set_counts(&room, found);
             }
             Some(_) | None => {}
@@ -541,10 +572,14 @@ impl Shard {
         cluster.unsent.clear();
         cluster.dirty.clear();
         cluster.left.clear();
+        cluster.counting.clear();
         for room in self.homes.ids() {
             let Some(mut tie) = self.homes.untie(&room) else {
                 continue;
             };
+            if let Ok(home) = self.homes.find(&room) {
+                home.unwatch();
+            }
             if tie.standing != Standing::Rejoining {
                 let epoch = self.new_epoch();
                 self.renumber(&room, epoch, 0);
@@ -567,6 +602,67 @@ impl Shard {
         }
     }
 
+    /// Who is in a room here may have changed.
+    pub(super) fn note_count(&mut self, room: &RoomId) {
+        let now_ms = self.now.mono_ms();
+        let (Some(cluster), Some((_, tie))) = (&mut self.cluster, self.homes.tied(room)) else {
+            return;
+        };
+        if tie.standing == Standing::Joined && !std::mem::replace(&mut tie.counting, true) {
+            if cluster.counting.is_empty() {
+                cluster.counts_at_ms = now_ms + COUNT_TICK_MS;
+            }
+            cluster.counting.push(room.clone());
+        }
+    }
+
+    /// Tells the cluster who is in the rooms that changed, each at most once a second.
+    pub(super) fn tell_counts(&mut self) {
+        let now_ms = self.now.mono_ms();
+        let Some(cluster) = &mut self.cluster else {
+            return;
+        };
+        if cluster.counting.is_empty() || cluster.counts_at_ms > now_ms {
+            return;
+        }
+        cluster.counts_at_ms = now_ms + COUNT_TICK_MS;
+        for room in std::mem::take(&mut cluster.counting) {
+            let Some((home, tie)) = self.homes.tied(&room) else {
+                continue;
+            };
+            if tie.counted_ms + COUNT_EVERY_MS > now_ms && tie.counted_ms > 0 {
+                cluster.counting.push(room);
+                continue;
+            }
+            let (connections, moves) = (home.here(), home.moves(MOVES_MAX));
+            tie.counting = moves.more;
+            if moves.more {
+                cluster.counting.push(room.clone());
+            } else if moves.is_empty() && connections == tie.counted {
+                continue;
+            }
+            (tie.counted, tie.counted_ms) = (connections, now_ms.max(1));
+            cluster.ask(Outward::Count {
+                room,
+                connections,
+                moves,
+            });
+        }
+    }
+
+    /// What was counted counts no more: everybody here is told anew.
+    fn recount(&mut self) {
+        for room in self.homes.ids() {
+            if let Some((home, tie)) = self.homes.tied(&room)
+                && tie.standing == Standing::Joined
+            {
+                home.watch();
+                (tie.counted, tie.counted_ms) = (0, 0);
+                self.note_count(&room);
+            }
+        }
+    }
+
     /// A room is over: its subscription too.
     pub(super) fn room_over(&mut self, room: &RoomId, tie: Option<Box<Tie>>) {
         let Some(tie) = tie else {
@@ -578,6 +674,10 @@ impl Shard {
         }
         for (_, from) in tie.parked {
             self.answer(from, Some(room.clone()), Err(busy()));
+        }
+        if tie.counted > 0 {
+            let room = room.clone();
+            self.ask_cluster(Outward::Uncount { room });
         }
         if tie.standing != Standing::Unread {
             let room = room.clone();

@@ -125,6 +125,7 @@ impl Shard {
         match ask {
             RoomAsk::Leave(leave) => {
                 self.homes.leave(&room, &leave, self.now);
+                self.note_count(&room);
                 self.was_left(&room);
             }
             RoomAsk::Admit { who, then } => {
@@ -145,6 +146,7 @@ impl Shard {
     /// Answers what can be answered now.
     pub(super) fn answer_of_room(&mut self, room: RoomId, ask: RoomAsk, from: ReplyTo) {
         let shared = self.is_shared();
+        let enters = matches!(ask, RoomAsk::Join(_));
         let answer = match ask {
             // Neither waits for an answer of the room.
             RoomAsk::Leave(_) | RoomAsk::Admit { .. } => return,
@@ -199,6 +201,9 @@ impl Shard {
             }),
             RoomAsk::Close { reason } => self.close_room(&room, &reason),
         };
+        if enters {
+            self.note_count(&room);
+        }
         self.homes.touched(&room, self.now.mono_ms());
         self.answer(from, Some(room), answer);
     }

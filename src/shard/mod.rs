@@ -303,6 +303,7 @@ impl Shard {
             self.sweeps.next_ms(),
             self.homes.online_due_ms(),
             self.overload.next_ms(),
+            self.cluster.as_ref().and_then(Cluster::counts_due_ms),
         ]
         .into_iter()
         .flatten()

@@ -12,6 +12,7 @@ use crate::proto::danmaku::server::{self, Numbered};
 use crate::proto::node::{self, Lines};
 use crate::room::ask::{Once, Publish, Published, Speaker};
 use crate::room::history::{History, Kept};
+use crate::room::presence::Moves;
 
 impl Home {
     /// Judges what the cluster is to number; `Some` if it has been numbered before, by its idempotency key.
@@ -124,6 +125,21 @@ impl Home {
     /// How many lines the cluster's log is to keep for this room.
     pub fn history_lines(&self) -> usize {
         self.settings.class.history_lines
+    }
+
+    /// From now on remembers who comes and goes, beginning with everybody here.
+    pub fn watch(&mut self) {
+        self.presence.watch();
+    }
+
+    /// Remembers no more.
+    pub fn unwatch(&mut self) {
+        self.presence.unwatch();
+    }
+
+    /// Who came and went since this was last asked.
+    pub fn moves(&mut self, max: usize) -> Moves {
+        self.presence.moves(max)
     }
 
     /// Connections on the other nodes.

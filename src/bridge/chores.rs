@@ -1,0 +1,219 @@
+//! What the asking thread does beside what it is asked: the node's lease, nodes that are gone, the ranking of rooms.
+//!
+//! A node that is gone leaves what it counted behind. Whoever sees that its lease has run out takes it out, room by room; doing so twice
+//! is doing it once. A node whose lease ran out while it lived counts anew under another name: its old one is taken out like any other's.
+
+use std::collections::VecDeque;
+
+use redis::{Cmd, RedisError, Value, cmd, from_redis_value};
+
+use super::keys;
+use crate::base::ids::RoomId;
+
+/// Chores done with what is asked, at most.
+const TOGETHER_MAX: usize = 64;
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Chore {
+    /// Says that this node is there, if it counts as there.
+    Renew,
+    /// Looks which nodes there are.
+    Nodes,
+    /// Looks whether a node is there.
+    Lives(String),
+    /// Looks where a node that is gone has counted.
+    Rooms(String),
+    /// Takes out what it counted in a room.
+    Drop {
+        /// Whose.
+        node: String,
+        /// Where.
+        room: RoomId,
+    },
+    /// All of it has been taken out.
+    Bury(String),
+    /// Puts a room in its place among the others.
+    Rank {
+        /// Which.
+        room: RoomId,
+        /// Connections in it.
+        connections: i64,
+    },
+}
+
+/// What there is to do.
+#[derive(Debug)]
+pub struct Chores {
+    lease_ms: u64,
+    /// What this node counts under, and for the how-manieth time.
+    me: String,
+    times: u64,
+    queue: VecDeque<Chore>,
+    renew_ns: u64,
+    look_ns: u64,
+}
+
+impl Chores {
+    pub fn new(me: &str, lease_ms: u64) -> Chores {
+        Chores {
+            lease_ms,
+            me: me.to_owned(),
+            times: 0,
+            queue: VecDeque::new(),
+            renew_ns: 0,
+            look_ns: 0,
+        }
+    }
+
+    /// What this node counts under.
+    pub fn name(&self) -> String {
+        format!("{}#{}", self.me, self.times)
+    }
+
+    /// Begins to count under another name; what stands under the old one is taken out. The commands that make it known.
+    pub fn begin(&mut self, now_ns: u64, unix_s: u64) -> [Cmd; 2] {
+        self.queue.clear();
+        if self.times > 0 {
+            self.queue.push_back(Chore::Rooms(self.name()));
+        }
+        self.times += 1;
+        self.renew_ns = now_ns + self.lease_ms * 1_000_000 / 3;
+        self.look_ns = now_ns;
+        let mut lease = cmd("SET");
+        lease.arg(keys::lease(&self.name())).arg(unix_s);
+        lease.arg("PX").arg(self.lease_ms);
+        let mut known = cmd("ZADD");
+        known.arg(keys::NODES).arg(unix_s).arg(self.name());
+        [lease, known]
+    }
+
+    /// The process ends: what it counted is taken out at once.
+    pub fn end(&mut self) {
+        self.queue.clear();
+        self.queue.push_back(Chore::Rooms(self.name()));
+    }
+
+    /// Whether everything is done.
+    pub fn is_done(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// A room has another count.
+    pub fn rank(&mut self, room: RoomId, connections: i64) {
+        self.queue.push_back(Chore::Rank { room, connections });
+    }
+
+    /// What is to be done now.
+    pub fn due(&mut self, now_ns: u64) -> Vec<Chore> {
+        if self.renew_ns <= now_ns {
+            self.renew_ns = now_ns + self.lease_ms * 1_000_000 / 3;
+            self.queue.push_front(Chore::Renew);
+        }
+        if self.look_ns <= now_ns {
+            self.look_ns = now_ns + self.lease_ms * 1_000_000 / 5;
+            self.queue.push_back(Chore::Nodes);
+        }
+        let some = self.queue.len().min(TOGETHER_MAX);
+        self.queue.drain(..some).collect()
+    }
+
+    /// How it is done. `drop` is the script that takes out.
+    pub fn command(&self, chore: &Chore, drop: &str) -> Cmd {
+        match chore {
+            Chore::Renew => {
+                let mut command = cmd("SET");
+                command.arg(keys::lease(&self.name())).arg(1);
+                command.arg("PX").arg(self.lease_ms).arg("XX");
+                command
+            }
+            Chore::Nodes => {
+                let mut command = cmd("ZRANGE");
+                command.arg(keys::NODES).arg(0).arg(-1);
+                command
+            }
+            Chore::Lives(node) => {
+                let mut command = cmd("EXISTS");
+                command.arg(keys::lease(node));
+                command
+            }
+            Chore::Rooms(node) => {
+                let mut command = cmd("SMEMBERS");
+                command.arg(keys::rooms(node));
+                command
+            }
+            Chore::Drop { node, room } => uncount(drop, node, room),
+            Chore::Bury(node) => {
+                let mut command = cmd("EVAL");
+                command.arg(BURY).arg(3);
+                command.arg(keys::NODES).arg(keys::rooms(node));
+                command.arg(keys::lease(node)).arg(node);
+                command
+            }
+            Chore::Rank { room, connections } if *connections > 0 => {
+                let mut command = cmd("ZADD");
+                command.arg(keys::RANK).arg(*connections).arg(room.as_str());
+                command
+            }
+            Chore::Rank { room, .. } => {
+                let mut command = cmd("ZREM");
+                command.arg(keys::RANK).arg(room.as_str());
+                command
+            }
+        }
+    }
+
+    /// What came of it. Whether this node has lost its lease.
+    ///
+    /// # Errors
+    /// An answer that cannot be read.
+    pub fn done(&mut self, chore: Chore, answer: Value) -> Result<bool, RedisError> {
+        match chore {
+            Chore::Renew => return Ok(answer == Value::Nil),
+            Chore::Nodes => {
+                let (mine, nodes): (String, Vec<String>) = (self.name(), from_redis_value(answer)?);
+                let others = nodes.into_iter().filter(|node| *node != mine);
+                self.queue.extend(others.map(Chore::Lives));
+            }
+            Chore::Lives(node) => {
+                let lives: bool = from_redis_value(answer)?;
+                if !lives {
+                    self.queue.push_back(Chore::Rooms(node));
+                }
+            }
+            Chore::Rooms(node) => {
+                let rooms: Vec<String> = from_redis_value(answer)?;
+                let drop = |room: String| {
+                    let (node, room) = (node.clone(), RoomId::parse(&room)?);
+                    Some(Chore::Drop { node, room })
+                };
+                self.queue.extend(rooms.into_iter().filter_map(drop));
+                self.queue.push_back(Chore::Bury(node));
+            }
+            Chore::Drop { room, .. } => {
+                let connections: i64 = from_redis_value(answer)?;
+                self.rank(room, connections);
+            }
+            Chore::Bury(_) | Chore::Rank { .. } => {}
+        }
+        Ok(false)
+    }
+}
+
+/// Forgets a node. Keys: nodes, its rooms, its lease. Argument: its name.
+const BURY: &str = "redis.call('ZREM', KEYS[1], ARGV[1]) redis.call('DEL', KEYS[2], KEYS[3])";
+
+/// Takes out what a node counted in a room.
+pub fn uncount(drop: &str, node: &str, room: &RoomId) -> Cmd {
+    let mut command = cmd("EVALSHA");
+    command
+        .arg(drop)
+        .arg(4)
+        .arg(keys::presence(room))
+        .arg(keys::parts(room))
+        .arg(keys::here(room, node))
+        .arg(keys::refs(room))
+        .arg(node)
+        .arg(keys::channel(room));
+    command
+}
