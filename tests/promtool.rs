@@ -31,6 +31,7 @@ fn page() -> String {
             draining: false,
             start_unix_ms: 1_795_377_714_250,
             log_lines_dropped: 0,
+            redis: Default::default(),
             version: env!("CARGO_PKG_VERSION"),
             revision: "with \"quotes\", a \\ and\na line feed",
         },

@@ -55,6 +55,8 @@ codes! {
     SpeakForbidden = "speak_forbidden", 403, "anonymous viewers may only watch here: connect with a token";
     /// The node is draining.
     Draining = "draining", 503, "come back after retry_after_ms; another node will take you";
+    /// The node is cut off from its cluster.
+    CutOff = "cut_off", 503, "viewers here go on; new ones do better on a node that reaches Redis. `danmaku doctor` says what is wrong with it";
     /// The node is overloaded.
     Overloaded = "overloaded", 503, "come back after retry_after_ms";
 

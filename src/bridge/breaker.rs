@@ -28,11 +28,11 @@ const WAIT_MS_MAX: u64 = 2_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// All is well.
-    Closed,
-    /// Not connected, or not to be waited for.
-    Open,
+    Closed = 0,
     /// Connected, and to prove itself.
-    HalfOpen,
+    HalfOpen = 1,
+    /// Not connected, or not to be waited for.
+    Open = 2,
 }
 
 /// Why it opened.
@@ -49,9 +49,10 @@ pub enum Fault {
 pub struct Breaker {
     state: State,
     slow_since_ns: Option<u64>,
-    /// When the canary last came back, or the connection was made.
-    heard_ns: u64,
-    connected_ns: u64,
+    /// When the first canary that has not come back was sent.
+    unheard_ns: Option<u64>,
+    /// One came back since the connection was made.
+    heard: bool,
     proofs: u32,
     failures: u32,
 }
@@ -61,8 +62,8 @@ impl Default for Breaker {
         Breaker {
             state: State::Open,
             slow_since_ns: None,
-            heard_ns: 0,
-            connected_ns: 0,
+            unheard_ns: None,
+            heard: false,
             proofs: 0,
             failures: 0,
         }
@@ -84,10 +85,10 @@ impl Breaker {
     }
 
     /// A connection was made.
-    pub fn connected(&mut self, now_ns: u64) {
+    pub fn connected(&mut self) {
         self.state = State::HalfOpen;
         self.slow_since_ns = None;
-        (self.heard_ns, self.connected_ns) = (now_ns, now_ns);
+        (self.unheard_ns, self.heard) = (None, false);
         self.proofs = 0;
     }
 
@@ -111,21 +112,30 @@ impl Breaker {
         Ok(self.prove())
     }
 
-    /// The newest canary that came back did so at `heard_ns`; 0 = none yet.
+    /// A canary goes out.
+    pub fn canary_sent(&mut self, now_ns: u64) {
+        self.unheard_ns.get_or_insert(now_ns);
+    }
+
+    /// The newest canary that came back had been sent at `sent_ns`.
     ///
     /// # Errors
-    /// It is missing.
-    pub fn canary(&mut self, heard_ns: u64, now_ns: u64) -> Result<(), Fault> {
-        self.heard_ns = self.heard_ns.max(heard_ns);
-        match now_ns.saturating_sub(self.heard_ns) > CANARY_LOST_NS {
-            true => Err(Fault::Cut),
-            false => Ok(()),
+    /// One is missing.
+    pub fn canary_heard(&mut self, sent_ns: u64, now_ns: u64) -> Result<(), Fault> {
+        match self.unheard_ns {
+            Some(unheard_ns) if sent_ns >= unheard_ns => {
+                (self.unheard_ns, self.heard) = (None, true);
+                Ok(())
+            }
+            Some(unheard_ns) if now_ns.saturating_sub(unheard_ns) > CANARY_LOST_NS => {
+                Err(Fault::Cut)
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
     fn prove(&mut self) -> bool {
-        let heard = self.heard_ns > self.connected_ns;
-        let closes = self.state == State::HalfOpen && self.proofs >= PROOFS && heard;
+        let closes = self.state == State::HalfOpen && self.proofs >= PROOFS && self.heard;
         if closes {
             self.state = State::Closed;
             self.failures = 0;
@@ -151,11 +161,14 @@ mod tests {
 
     fn closed() -> Breaker {
         let mut breaker = Breaker::default();
-        breaker.connected(0);
+        breaker.connected();
         for at in 1..=5 {
             assert_eq!(breaker.answered(MS, at), Ok(false), "no canary yet");
         }
-        assert_eq!(breaker.canary(6, 7), Ok(()));
+        breaker.canary_sent(6);
+        assert_eq!(breaker.canary_heard(0, 7), Ok(()));
+        assert_eq!(breaker.answered(MS, 7), Ok(false), "it is not back yet");
+        assert_eq!(breaker.canary_heard(6, 8), Ok(()));
         assert_eq!(breaker.answered(MS, 8), Ok(true));
         assert_eq!(breaker.state(), State::Closed);
         breaker
@@ -165,7 +178,7 @@ mod tests {
     fn it_closes_after_proofs_and_not_before() {
         let mut breaker = Breaker::default();
         assert_eq!(breaker.state(), State::Open);
-        breaker.connected(0);
+        breaker.connected();
         assert_eq!(breaker.state(), State::HalfOpen);
         assert_eq!(breaker.answered(MS, 1), Ok(false));
         assert_eq!(breaker.answered(30 * MS, 2), Err(Fault::Slow));
@@ -186,9 +199,13 @@ mod tests {
     #[test]
     fn a_canary_that_stays_away_is_a_cut() {
         let mut breaker = closed();
-        assert_eq!(breaker.canary(0, 500 * MS), Ok(()));
-        assert_eq!(breaker.canary(400 * MS, 900 * MS), Ok(()));
-        assert_eq!(breaker.canary(400 * MS, 1001 * MS), Err(Fault::Cut));
+        breaker.canary_sent(200 * MS);
+        breaker.canary_sent(400 * MS);
+        assert_eq!(breaker.canary_heard(6, 800 * MS), Ok(()));
+        assert_eq!(breaker.canary_heard(6, 801 * MS), Err(Fault::Cut));
+        // A process that stood still has sent none meanwhile.
+        assert_eq!(breaker.canary_heard(400 * MS, 900 * MS), Ok(()));
+        assert_eq!(breaker.canary_heard(400 * MS, 9000 * MS), Ok(()));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::bus::{Inward, Outward, RoomRead};
 use crate::proto::node::{self, Message};
 use crate::room::link::Outbound;
 use crate::room::presence::Moves;
+use crate::telemetry::redis::RedisStats;
 
 /// Questions that go out together.
 const TOGETHER_MAX: usize = 512;
@@ -50,6 +51,7 @@ pub struct Commands {
     /// What has been asked and not answered: asked once more where only the connection was lost.
     under_way: Vec<(u64, Outward)>,
     chores: Chores,
+    stats: Arc<RedisStats>,
 }
 
 /// A connection and what is known about it.
@@ -111,6 +113,7 @@ impl Commands {
             generation: 0,
             under_way: Vec::new(),
             chores: Chores::new(&start.me, start.lease_ms),
+            stats: Arc::clone(&start.stats),
         }
     }
 
@@ -119,7 +122,8 @@ impl Commands {
         while !self.shared.stops() {
             let end = match self.dial() {
                 Ok(line) => {
-                    self.breaker.connected(self.clock.mono_ns());
+                    self.breaker.connected();
+                    self.stats.breaker(State::HalfOpen as u64);
                     self.attend(line)
                 }
                 Err(error) => End::Failed(error),
@@ -279,6 +283,7 @@ impl Commands {
         }
         if begun_ns >= *canary_ns + self.breaker.canary_every_ns() {
             *canary_ns = begun_ns;
+            self.breaker.canary_sent(begun_ns);
             // It writes, too: a Redis that takes no more is not one to wait for.
             let mut written = cmd("SET");
             written
@@ -303,6 +308,9 @@ impl Commands {
         }
         let answers = line.connection.req_packed_commands(&packed, 0, due.len())?;
         let now_ns = self.clock.mono_ns();
+        let waiting = self.asked.len() as u64;
+        self.stats
+            .round_trip(due.len() as u64, now_ns - begun_ns, waiting);
         let mut lost = false;
         for (answer, due) in answers.into_iter().zip(due) {
             lost |= self.answered(answer, due)?;
@@ -313,7 +321,7 @@ impl Commands {
             self.post.to_all(|| Inward::Recount);
         }
         let heard_ns = self.shared.canary_ns.load(Ordering::Acquire);
-        self.breaker.canary(heard_ns, now_ns)?;
+        self.breaker.canary_heard(heard_ns, now_ns)?;
         if self.breaker.answered(now_ns - begun_ns, now_ns)? {
             self.begin_count(line)?;
             self.up();
@@ -423,6 +431,7 @@ impl Commands {
     }
 
     fn up(&mut self) {
+        self.stats.breaker(State::Closed as u64);
         self.generation += 1;
         let generation = self.generation;
         tracing::info!("Redis can be reached: rooms are shared with the other nodes");
@@ -431,6 +440,7 @@ impl Commands {
 
     fn down(&mut self, why: &str) {
         self.under_way.clear();
+        self.stats.breaker(State::Open as u64);
         if self.breaker.state() == State::Closed {
             tracing::warn!(why, "Redis is away: this node goes on by itself");
             self.post.to_all(|| Inward::Down);

@@ -14,6 +14,7 @@ use crate::base::clock::Clock;
 use crate::base::ids::{Epoch, RoomId};
 use crate::bus::{Inward, Outward};
 use crate::proto::node;
+use crate::telemetry::redis::RedisStats;
 
 /// It looks up at least this often.
 const LOOKS_UP: Duration = Duration::from_millis(250);
@@ -47,6 +48,7 @@ pub struct Listener {
     asks: Sender<(u64, Outward)>,
     post: Post,
     own: String,
+    stats: Arc<RedisStats>,
     /// Rooms that are wanted, and what they were asked for with.
     wanted: HashMap<RoomId, (u64, Epoch)>,
     /// Rooms that were heard before the shards began to ask anew.
@@ -64,6 +66,7 @@ impl Listener {
             info: info(&start.url),
             clock: start.clock,
             own: keys::own(&start.me),
+            stats: Arc::clone(&start.stats),
             wanted: HashMap::new(),
             stale: HashSet::new(),
             me: Arc::clone(&start.me),
@@ -170,6 +173,7 @@ impl Listener {
         let Some(room) = keys::room_of(channel) else {
             return Ok(());
         };
+        self.stats.heard();
         let payload: Vec<u8> = message.get_payload()?;
         match node::parse(payload.into()) {
             Some(message) => self.post.to_home(

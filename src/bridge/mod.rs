@@ -21,6 +21,7 @@ use redis::{Client, Connection, ConnectionInfo, IntoConnectionInfo, ProtocolVers
 
 use crate::base::clock::Clock;
 use crate::bus::{Address, Outlet, Outward};
+use crate::telemetry::redis::RedisStats;
 
 use self::commands::Commands;
 use self::listener::Listener;
@@ -41,6 +42,8 @@ pub struct Start {
     pub clock: Clock,
     /// `redis.lease`.
     pub lease_ms: u64,
+    /// Where it tells of itself.
+    pub stats: Arc<RedisStats>,
     /// The shards.
     pub addresses: Vec<Address>,
     /// Chance.

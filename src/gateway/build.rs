@@ -84,6 +84,7 @@ impl Gateway {
             fd_tables: tables,
             sockets_max,
             log: order.log.clone(),
+            redis: config.redis.as_ref().map(|_| Arc::default()),
         });
         let (parts, addresses) = pollers(shards)?;
         let (ended_tx, ended) = unbounded();
@@ -104,7 +105,7 @@ impl Gateway {
 
     /// The way to Redis, where one is configured. It connects by itself; the shards are told when it has.
     fn start_bridge(&mut self) -> Result<Option<Outlet>, StartError> {
-        let Some(redis) = &self.policy.config.redis else {
+        let (Some(redis), Some(stats)) = (&self.policy.config.redis, &self.node.redis) else {
             return Ok(None);
         };
         let seed = random_seed()?;
@@ -114,6 +115,7 @@ impl Gateway {
             me: format!("{}.{seed:016x}", self.node.name).into(),
             clock: self.node.clock,
             lease_ms: redis.lease_ms,
+            stats: Arc::clone(stats),
             addresses: self.addresses.clone(),
             seed,
         })

@@ -13,6 +13,7 @@ use crate::sync::gate::{Gate, RateGate};
 use crate::telemetry::block::Block;
 use crate::telemetry::log::LogHandle;
 use crate::telemetry::process::ProcessStats;
+use crate::telemetry::redis::RedisStats;
 use crate::telemetry::render::{NodeStats, View};
 
 /// The process, as its shards see it.
@@ -50,6 +51,8 @@ pub struct Node {
     pub sockets_max: usize,
     /// The log, for its lost lines.
     pub log: LogHandle,
+    /// What the bridge tells, where there is one.
+    pub redis: Option<Arc<RedisStats>>,
 }
 
 /// Why the node should get no new traffic.
@@ -63,6 +66,8 @@ pub enum Unready {
     Overloaded(Level),
     /// No connection permit is free.
     Full,
+    /// Redis is configured and away.
+    CutOff,
 }
 
 impl Unready {
@@ -75,6 +80,10 @@ impl Unready {
                 let reason = format!("overloaded: gives up {}", level.as_str());
                 (Code::Overloaded, reason)
             }
+            Unready::CutOff => (
+                Code::CutOff,
+                "Redis is away: this node goes on by itself".to_owned(),
+            ),
             Unready::Full => (Code::ConnectionsFull, "connections_full".to_owned()),
         };
         Refusal::new(code, reason).retry(5000)
@@ -127,6 +136,8 @@ impl Node {
             Some(Unready::Overloaded(self.pressure().0))
         } else if self.connections.in_use() >= self.connections.max() {
             Some(Unready::Full)
+        } else if self.redis.as_ref().is_some_and(|redis| redis.is_cut_off()) {
+            Some(Unready::CutOff)
         } else {
             None
         }
@@ -157,6 +168,10 @@ impl Node {
                 draining: self.draining.load(Ordering::Relaxed),
                 start_unix_ms: self.started_ms,
                 log_lines_dropped: self.log.dropped(),
+                redis: self
+                    .redis
+                    .as_ref()
+                    .map_or(Default::default(), |it| it.view()),
                 version: env!("CARGO_PKG_VERSION"),
                 revision: "",
             },

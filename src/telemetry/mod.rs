@@ -9,6 +9,7 @@ mod docs;
 mod line;
 pub mod log;
 pub mod process;
+pub mod redis;
 pub mod render;
 pub mod table;
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::block::{Block, counter_sum, gauge_sum, hist_sum, labelled_sum};
 use super::process::ProcessStats;
+use super::redis::RedisView;
 use super::table::{Counter, Family, Gauge, Hist, Labelled, Labels, Node, Unit};
 
 /// What the page is served as.
@@ -46,6 +47,8 @@ pub struct NodeStats<'a> {
     pub start_unix_ms: u64,
     /// Log lines lost (`telemetry::log::LogHandle::dropped`).
     pub log_lines_dropped: u64,
+    /// The bridge; all 0 without one.
+    pub redis: RedisView,
     /// Version of the binary.
     pub version: &'a str,
     /// Source revision it was built from; empty if not known.
@@ -194,6 +197,13 @@ fn node_value(view: &View, node: Node) -> Value {
         Node::HandshakePermitsInUse => Value::Whole(of_node.handshake_permits_in_use),
         Node::HandshakePermitsMax => Value::Whole(of_node.handshake_permits_max),
         Node::Shards => Value::Whole(blocks.len() as u64),
+        Node::RedisBreaker => Value::Whole(of_node.redis.breaker),
+        Node::RedisBreakerOpenedTotal => Value::Whole(of_node.redis.opened),
+        Node::RedisCommandsTotal => Value::Whole(of_node.redis.commands),
+        Node::RedisRoundTripsTotal => Value::Whole(of_node.redis.round_trips),
+        Node::RedisRoundTripSeconds => Value::Nanos(of_node.redis.round_trip_ns),
+        Node::RedisAsksWaiting => Value::Whole(of_node.redis.asks_waiting),
+        Node::RedisMessagesHeardTotal => Value::Whole(of_node.redis.heard),
         Node::Ready => Value::Whole(u64::from(of_node.ready)),
         Node::Draining => Value::Whole(u64::from(of_node.draining)),
         Node::StartTimeSeconds => millis(of_node.start_unix_ms),
@@ -269,6 +279,7 @@ mod tests {
             draining: false,
             start_unix_ms: 1_795_377_714_250,
             log_lines_dropped: 5,
+            redis: RedisView::default(),
             version: "0.1.0",
             revision: "a\"b\\c\nd",
         }

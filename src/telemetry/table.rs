@@ -126,19 +126,22 @@ pub enum Group {
     Http,
     /// Whether one reactor is behind the others.
     Shards,
+    /// The Redis that joins nodes.
+    Redis,
     /// The process and the node as a whole.
     Process,
 }
 
 impl Group {
     /// Every group, in the order people see them.
-    pub const ALL: [Group; 7] = [
+    pub const ALL: [Group; 8] = [
         Group::Connections,
         Group::Rooms,
         Group::FanOut,
         Group::Refusals,
         Group::Http,
         Group::Shards,
+        Group::Redis,
         Group::Process,
     ];
 
@@ -151,6 +154,7 @@ impl Group {
             Group::Refusals => "Refusals",
             Group::Http => "HTTP",
             Group::Shards => "Shards",
+            Group::Redis => "Redis",
             Group::Process => "Node and process",
         }
     }
@@ -324,8 +328,22 @@ families! {
             "Handshakes this node lets run at once.", "Set by admission.handshakes_max.";
         Shards = "danmaku_shards", G, Of("shards"), None, Shards,
             "Shards of this node.", "CPU per shard is process CPU divided by this.";
+        RedisBreaker = "danmaku_redis_breaker", G, Of("0, 1 or 2"), None, Redis,
+            "0: Redis is there and rooms are shared with other nodes, or none is configured; 1: it is back and proves itself; 2: it is away, and this node goes on by itself.", "Above 0 viewers of one room on several nodes do not see each other's lines.";
+        RedisBreakerOpenedTotal = "danmaku_redis_breaker_opened_total", C, Of("times"), None, Redis,
+            "Times that Redis was there and went.", "Each time rooms begin another numbering, and again when it is back.";
+        RedisCommandsTotal = "danmaku_redis_commands_total", C, Of("commands"), None, Redis,
+            "Commands answered.", "Its rate against that of danmaku_lines_total: what a line costs Redis.";
+        RedisRoundTripsTotal = "danmaku_redis_round_trips_total", C, Of("round trips"), None, Redis,
+            "Round trips they went out in.", "Commands a round trip: how well they gather.";
+        RedisRoundTripSeconds = "danmaku_redis_round_trip_seconds", G, Seconds, None, Redis,
+            "How long the latest round trip took.", "A shared line waits for one; above 20 ms for long the breaker opens.";
+        RedisAsksWaiting = "danmaku_redis_asks_waiting", G, Of("questions"), None, Redis,
+            "Questions of shards that wait to go out; at most 65,536.", "Grows: Redis or the one thread that asks it is at its limit.";
+        RedisMessagesHeardTotal = "danmaku_redis_messages_heard_total", C, Of("messages"), None, Redis,
+            "Messages that came by the channels of rooms with viewers here.", "None although lines are said: the other connection.";
         Ready = "danmaku_ready", G, Of("0 or 1"), None, Process,
-            "1 while /readyz answers 200: not draining, every shard turning, a connection permit free.", "0 without danmaku_draining: a shard hangs, or the node is full.";
+            "1 while /readyz answers 200: not draining, every shard turning, a connection permit free, not cut off from a configured Redis.", "0 without danmaku_draining: a shard hangs, the node is full, or danmaku_redis_breaker is above 0.";
         Draining = "danmaku_draining", G, Of("0 or 1"), None, Process,
             "1 while the node drains.", "Whether falling connections are meant.";
         StartTimeSeconds = "danmaku_start_time_seconds", G, Seconds, None, Process,
