@@ -2,11 +2,11 @@
 
 mod support;
 
-use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::process::Command;
 
 use serde_json::Value;
-use support::{PATIENCE, binary, scratch};
+use support::redis::Redis;
+use support::{binary, scratch};
 
 /// What it prints, and its exit code.
 fn doctor(arguments: &[&str]) -> (String, Option<i32>) {
@@ -109,48 +109,6 @@ fn a_closed_output_is_no_failure() {
     }
 }
 
-/// A real Redis on a free port; ended when dropped.
-struct Redis {
-    child: Child,
-    port: u16,
-}
-
-impl Redis {
-    fn start(arguments: &[&str]) -> Redis {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no"])
-            .args(["--dir", std::env::temp_dir().to_str().unwrap()])
-            .args(arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("redis-server (Debian package redis-server): {error}"));
-        let redis = Redis { child, port };
-        let begun = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(begun.elapsed() < PATIENCE, "redis-server does not listen");
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        redis
-    }
-
-    fn url(&self, credentials: &str) -> String {
-        format!("redis://{credentials}127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn a_redis_is_measured() {
     let redis = Redis::start(&[
@@ -166,7 +124,7 @@ fn a_redis_is_measured() {
     let text = found["found"].as_str().unwrap();
     assert!(text.contains("median of 20"), "{found}");
     assert!(
-        text.contains(&format!("127.0.0.1:{}", redis.port)),
+        text.contains(&format!("127.0.0.1:{}", redis.port())),
         "{found}"
     );
     let (found, _) = finding(&["--redis", &url], "redis eviction");

@@ -440,6 +440,8 @@ impl Commands {
 
     fn down(&mut self, why: &str) {
         self.under_way.clear();
+        // What the shards ask before they know of it is not meant for the next time.
+        self.generation += 1;
         self.stats.breaker(State::Open as u64);
         if self.breaker.state() == State::Closed {
             tracing::warn!(why, "Redis is away: this node goes on by itself");

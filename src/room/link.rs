@@ -102,11 +102,13 @@ pub enum Next {
     Wait,
 }
 
-impl<T> Default for Link<T> {
-    fn default() -> Link<T> {
+impl<T> Link<T> {
+    /// A tie whose batches are numbered above `since`: above all that this node ever sent for the room, whose lines are not
+    /// awaited any more.
+    pub fn new(since: u64) -> Link<T> {
         Link {
-            batch: 0,
-            given_up: 0,
+            batch: since,
+            given_up: since,
             flying: None,
             open: Vec::new(),
             waiting: Vec::new(),
@@ -118,9 +120,7 @@ impl<T> Default for Link<T> {
             others: BTreeMap::new(),
         }
     }
-}
 
-impl<T> Link<T> {
     /// Adds an item to what is to be numbered; `write` appends the object from behind its number on.
     ///
     /// # Errors

@@ -54,7 +54,7 @@ fn from(node: &str, first: u64, count: u64) -> Lines {
 
 #[test]
 fn one_batch_is_under_way_and_what_comes_meanwhile_is_the_next() {
-    let mut link = Link::default();
+    let mut link = Link::new(0);
     assert_eq!(link.next_batch(), None);
     say(&mut link, 1, None);
     say(&mut link, 2, None);
@@ -79,7 +79,7 @@ fn one_batch_is_under_way_and_what_comes_meanwhile_is_the_next() {
 
 #[test]
 fn too_much_that_waits_is_refused_and_hands_back_who_waits() {
-    let mut link = Link::default();
+    let mut link = Link::new(0);
     let line = "x".repeat(1000);
     let mut put = |waits: u32| {
         let sent = Sent {
@@ -98,7 +98,7 @@ fn too_much_that_waits_is_refused_and_hands_back_who_waits() {
 
 #[test]
 fn a_cut_gives_back_everything_in_order_and_passes_over_what_comes_back() {
-    let mut link = Link::default();
+    let mut link = Link::new(0);
     say(&mut link, 1, None);
     link.next_batch().unwrap();
     say(&mut link, 2, None);
@@ -129,7 +129,7 @@ fn given_back(cut: Vec<Cut<u32>>) -> Vec<(Bytes, Option<u32>)> {
 
 #[test]
 fn what_has_its_number_and_has_not_come_back_is_cut_too_and_nobody_is_told_twice() {
-    let mut link = Link::default();
+    let mut link = Link::new(0);
     say(&mut link, 1, Some(speaker(3)));
     link.next_batch().unwrap();
     assert_eq!(link.numbered(1, EPOCH, 5, true).count(), 1);
@@ -155,7 +155,7 @@ fn what_has_its_number_and_has_not_come_back_is_cut_too_and_nobody_is_told_twice
 
 #[test]
 fn nothing_is_sent_while_too_much_is_still_to_come_back() {
-    let mut link = Link::default();
+    let mut link = Link::new(0);
     let line = "x".repeat(100_000);
     let mut batches = 0;
     loop {
@@ -179,8 +179,17 @@ fn nothing_is_sent_while_too_much_is_still_to_come_back() {
 }
 
 #[test]
+fn a_new_tie_does_not_number_as_the_old_one_did() {
+    let mut link = Link::new(41);
+    let late = lines(EPOCH, 1, 1, ME, 41);
+    assert_eq!(link.came(late.clone(), (EPOCH, 0), ME), Next::Pass(late));
+    say(&mut link, 1, None);
+    assert_eq!(link.next_batch().unwrap().batch, 42);
+}
+
+#[test]
 fn own_lines_come_back_with_who_said_them() {
-    let mut link = Link::default();
+    let mut link = Link::new(0);
     say(&mut link, 1, Some(speaker(9)));
     say(&mut link, 2, None);
     link.next_batch().unwrap();
@@ -197,7 +206,7 @@ fn own_lines_come_back_with_who_said_them() {
 
 #[test]
 fn a_gap_is_read_once_and_what_came_behind_it_is_kept() {
-    let mut link: Link<u32> = Link::default();
+    let mut link: Link<u32> = Link::new(0);
     let at = (EPOCH, 10);
     assert_eq!(
         link.came(from("a", 9, 2), at, ME),
@@ -216,7 +225,7 @@ fn a_gap_is_read_once_and_what_came_behind_it_is_kept() {
 
 #[test]
 fn what_is_held_has_a_bound() {
-    let mut link: Link<u32> = Link::default();
+    let mut link: Link<u32> = Link::new(0);
     let mut bytes = 0;
     for first in 2..60_000 {
         let lines = from("a", first * 10, 10);
@@ -236,7 +245,7 @@ fn what_is_held_has_a_bound() {
 
 #[test]
 fn other_nodes_are_counted_and_this_one_is_not() {
-    let mut link: Link<u32> = Link::default();
+    let mut link: Link<u32> = Link::new(0);
     link.counts(
         [("a".into(), 3), (ME.into(), 9), ("b".into(), 0)].into_iter(),
         ME,

@@ -11,6 +11,7 @@ use crossbeam_channel::TrySendError;
 use super::Shard;
 use super::mailbox::takes_more;
 use super::viewer::busy;
+use crate::base::clock::Now;
 use crate::base::ids::{Epoch, RoomId};
 use crate::bus::{Answer, Inward, Outlet, Outward, ReplyTo, RoomAsk, RoomRead};
 use crate::proto::node::{Kind, Lines, Message};
@@ -74,9 +75,10 @@ enum Standing {
 }
 
 impl Tie {
-    fn new(standing: Standing) -> Box<Tie> {
+    fn new(standing: Standing, now: Now) -> Box<Tie> {
         Box::new(Tie {
-            link: Link::default(),
+            // No two batches are sent within a microsecond.
+            link: Link::new(now.mono_ns / 1000),
             standing,
             parked: Vec::new(),
             subscribing: false,
@@ -88,8 +90,8 @@ impl Tie {
     }
 
     /// A tie of a room that begins while the cluster can be reached.
-    pub fn unread() -> Box<Tie> {
-        Tie::new(Standing::Unread)
+    pub fn unread(now: Now) -> Box<Tie> {
+        Tie::new(Standing::Unread, now)
     }
 
     /// Whether nothing waits for the cluster.
@@ -552,10 +554,10 @@ impl Shard {
                 continue;
             };
             if home.here() == 0 {
-                *tie = Some(Tie::new(Standing::Unread));
+                *tie = Some(Tie::new(Standing::Unread, self.now));
                 continue;
             }
-            let mut rejoining = Tie::new(Standing::Rejoining);
+            let mut rejoining = Tie::new(Standing::Rejoining, self.now);
             rejoining.link.read();
             rejoining.subscribing = true;
             *tie = Some(rejoining);

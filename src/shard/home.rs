@@ -111,7 +111,7 @@ impl Homes {
             let home = Home::new(room.clone(), class, epoch, now, self.shards);
             let entry = Entry {
                 home,
-                tie: shared.then(Tie::unread),
+                tie: shared.then(|| Tie::unread(now)),
                 open: Open::Nobody,
                 is_online: false,
             };

@@ -1,0 +1,440 @@
+//! Several nodes and a real Redis: one order, resume anywhere, exact counts, and what becomes of it all when Redis is away.
+
+mod support;
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use support::redis::Redis;
+use support::{Node, Viewer, wait_for};
+
+/// Nodes that have reached their Redis.
+fn nodes(redis: &Redis, count: usize) -> Vec<Node> {
+    let nodes: Vec<Node> = (0..count).map(|_| node(redis)).collect();
+    for node in &nodes {
+        joined_cluster(node);
+    }
+    nodes
+}
+
+fn node(redis: &Redis) -> Node {
+    let url = redis.url("");
+    Node::start(&format!(
+        "[limits]\nlines_per_s = 100000\nline_burst = 100000\n[redis]\nurl = \"{url}\"\nlease = \"1s\"\n"
+    ))
+}
+
+fn is_ready(node: &Node) -> bool {
+    node.public("GET", "/readyz", &[], "").status == 200
+}
+
+fn joined_cluster(node: &Node) {
+    wait_for("the node reaches Redis", || is_ready(node));
+}
+
+fn say(viewer: &mut Viewer, room: &str, text: &str) {
+    viewer.send(&json!({"type": "danmaku", "room": room, "text": text}));
+}
+
+/// Numbers and texts of the next `count` lines; acks and counts may come between.
+fn lines(viewer: &mut Viewer, count: usize) -> Vec<(u64, String)> {
+    let mut lines = Vec::new();
+    while lines.len() < count {
+        let value = viewer.next();
+        match value["type"].as_str().unwrap() {
+            "danmaku" => lines.push((
+                value["seq"].as_u64().unwrap(),
+                value["text"].as_str().unwrap().to_owned(),
+            )),
+            "ack" | "online" => {}
+            _ => panic!("{value}"),
+        }
+    }
+    lines
+}
+
+/// The next `epoch` message; lines and counts may come before it.
+fn epoch(viewer: &mut Viewer) -> (u64, u64) {
+    loop {
+        let value = viewer.next();
+        match value["type"].as_str().unwrap() {
+            "epoch" => {
+                return (
+                    value["epoch"].as_u64().unwrap(),
+                    value["seq"].as_u64().unwrap(),
+                );
+            }
+            "danmaku" | "ack" | "online" => {}
+            _ => panic!("{value}"),
+        }
+    }
+}
+
+fn room(node: &Node, room: &str) -> Value {
+    let answer = node.api("GET", &format!("/api/v1/rooms/{room}"), "");
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    answer.json()
+}
+
+fn presence(redis: &Redis, room: &str) -> BTreeMap<String, String> {
+    redis.ask(&format!("HGETALL live:room:{room}"))
+}
+
+/// `total` and users as they stand in Redis.
+fn counted(redis: &Redis, room: &str) -> (u64, usize) {
+    let all = presence(redis, room);
+    let total = all.get("total").map_or(0, |total| total.parse().unwrap());
+    let users = all.keys().filter(|key| key.starts_with("user:")).count();
+    (total, users)
+}
+
+#[test]
+fn lines_of_all_nodes_have_one_order_for_everyone() {
+    let redis = Redis::start(&[]);
+    let nodes = nodes(&redis, 3);
+    let mut viewers: Vec<Viewer> = nodes
+        .iter()
+        .flat_map(|node| [node.join("order"), node.join("order")])
+        .collect();
+    const EACH: usize = 150;
+    for n in 0..EACH {
+        for (at, viewer) in viewers.iter_mut().enumerate() {
+            say(viewer, "order", &format!("{at}:{n}"));
+        }
+        // So many may wait for their numbers, and no more.
+        if n % 16 == 15 {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    let all = EACH * viewers.len();
+    let first = lines(&mut viewers[0], all);
+    let numbers: Vec<u64> = first.iter().map(|(seq, _)| *seq).collect();
+    assert_eq!(numbers, (1..=all as u64).collect::<Vec<_>>());
+    // Each speaker's lines stand in the order in which it said them.
+    let mut heard: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (_, text) in &first {
+        let (who, n) = text.split_once(':').unwrap();
+        heard.entry(who).or_default().push(n.parse().unwrap());
+    }
+    assert_eq!(heard.len(), viewers.len());
+    for n in heard.values() {
+        assert_eq!(*n, (0..EACH).collect::<Vec<_>>());
+    }
+    for viewer in &mut viewers[1..] {
+        assert_eq!(lines(viewer, all), first);
+    }
+}
+
+#[test]
+fn who_comes_back_to_another_node_gets_what_it_missed() {
+    let redis = Redis::start(&[]);
+    let nodes = nodes(&redis, 2);
+    let mut viewer = nodes[0].connect("?room=back");
+    viewer.expect("welcome");
+    let epoch = viewer.expect("joined")["epoch"].as_u64().unwrap();
+    for n in 0..5 {
+        say(&mut viewer, "back", &n.to_string());
+    }
+    lines(&mut viewer, 5);
+    drop(viewer);
+    // Nobody is in the room on the other node, and never was.
+    let mut viewer = nodes[1].connect("");
+    viewer.expect("welcome");
+    viewer.send(&json!({"type": "join", "room": "back", "epoch": epoch, "seq": 2, "id": 1}));
+    let joined = viewer.expect("joined");
+    assert_eq!(
+        (joined["recovered"].clone(), joined["seq"].clone()),
+        (json!(true), json!(5))
+    );
+    let missed: Vec<&Value> = joined["messages"].as_array().unwrap().iter().collect();
+    let texts: Vec<&Value> = missed.iter().map(|line| &line["text"]).collect();
+    assert_eq!(texts, ["2", "3", "4"]);
+    say(&mut viewer, "back", "on");
+    assert_eq!(lines(&mut viewer, 1), [(6, "on".to_owned())]);
+}
+
+#[test]
+fn a_node_without_viewers_takes_lines_and_knows_the_room() {
+    let redis = Redis::start(&[]);
+    let nodes = nodes(&redis, 2);
+    let mut viewer = nodes[0].join("far");
+    let body = json!({"room": "far", "text": "by the other"}).to_string();
+    let pushed = nodes[1].api("POST", "/api/v1/danmaku/push", &body);
+    assert_eq!(pushed.status, 200, "{}", pushed.text);
+    assert_eq!(pushed.json()["seq"], 1);
+    assert_eq!(lines(&mut viewer, 1), [(1, "by the other".to_owned())]);
+    let history = nodes[1].api("GET", "/api/v1/rooms/far/history", "").json();
+    assert_eq!(history["epoch"], pushed.json()["epoch"]);
+    assert_eq!(history["messages"][0]["text"], "by the other");
+    wait_for("the other node's viewer is counted", || {
+        room(&nodes[1], "far")["online"] == 1
+    });
+    let unknown = nodes[1].api("GET", "/api/v1/rooms/nobody-knows", "");
+    assert_eq!(
+        (unknown.status, unknown.json()["code"].clone()),
+        (404, json!("room_not_found"))
+    );
+}
+
+#[test]
+fn a_node_hears_the_rooms_it_has_viewers_in_and_no_others() {
+    let redis = Redis::start(&[]);
+    let nodes = nodes(&redis, 2);
+    let channel = |room: &str| format!("live:lines:{{live:room:{room}}}");
+    let heard = |room: &str| -> u64 {
+        let (_, count): (String, u64) = redis.ask(&format!("PUBSUB NUMSUB {}", channel(room)));
+        count
+    };
+    let one = nodes[0].join("one");
+    let both = (nodes[0].join("both"), nodes[1].join("both"));
+    assert_eq!((heard("one"), heard("both")), (1, 2));
+    let body = json!({"room": "none", "text": "x"}).to_string();
+    nodes[0].api("POST", "/api/v1/danmaku/push", &body);
+    assert_eq!(heard("none"), 0);
+    drop(one);
+    drop(both.1);
+    wait_for("rooms that were left are not heard any more", || {
+        (heard("one"), heard("both")) == (0, 1)
+    });
+}
+
+#[test]
+fn a_lost_connection_loses_no_line_and_begins_no_numbering() {
+    let redis = Redis::start(&[]);
+    let nodes = nodes(&redis, 2);
+    let mut viewers: Vec<Viewer> = nodes.iter().map(|node| node.join("cut")).collect();
+    // A connection that has not been good for a while is not made anew at once.
+    std::thread::sleep(Duration::from_millis(1200));
+    let mut said = 0;
+    for kind in ["pubsub", "normal", "pubsub"] {
+        for n in 0..60 {
+            if n == 20 {
+                let killed: u64 = redis.ask(&format!("CLIENT KILL TYPE {kind} SKIPME yes"));
+                assert!(killed >= 2, "{killed} {kind}");
+            }
+            for viewer in &mut viewers {
+                say(viewer, "cut", &said.to_string());
+                said += 1;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(1200));
+    }
+    // An `epoch` or `dropped` would fail this.
+    let first = lines(&mut viewers[0], said);
+    let numbers: Vec<u64> = first.iter().map(|(seq, _)| *seq).collect();
+    assert_eq!(numbers, (1..=said as u64).collect::<Vec<_>>());
+    assert_eq!(lines(&mut viewers[1], said), first);
+}
+
+#[test]
+fn without_redis_a_node_goes_on_by_itself_and_finds_back() {
+    let redis = Redis::start(&[]);
+    let nodes = nodes(&redis, 2);
+    let mut viewers: Vec<Viewer> = nodes.iter().map(|node| node.join("stop")).collect();
+    say(&mut viewers[0], "stop", "before");
+    for viewer in &mut viewers {
+        assert_eq!(lines(viewer, 1), [(1, "before".to_owned())]);
+    }
+    let shared = room(&nodes[0], "stop")["epoch"].as_u64().unwrap();
+    for round in 0..2 {
+        redis.signal("STOP");
+        // Said into the silence: it waits until the node gives up waiting, and is delivered and acked.
+        for (at, viewer) in viewers.iter_mut().enumerate() {
+            let text = format!("{round} alone {at}");
+            viewer.send(&json!({"type": "danmaku", "room": "stop", "text": text, "id": 7}));
+            // The ack goes a way of its own and may come first.
+            let all = std::iter::repeat_with(|| viewer.next());
+            let news = all.filter(|value| value["type"] != "online").take(3);
+            let mut news: Vec<Value> = news.collect();
+            news.sort_by_key(|value| value["type"].to_string());
+            assert_eq!(
+                (&news[0]["type"], &news[0]["seq"]),
+                (&json!("ack"), &json!(1))
+            );
+            assert_eq!(
+                (&news[1]["text"], &news[1]["seq"]),
+                (&json!(text), &json!(1))
+            );
+            assert_eq!(
+                (&news[2]["type"], &news[2]["seq"]),
+                (&json!("epoch"), &json!(0))
+            );
+            assert_ne!(news[2]["epoch"], shared);
+        }
+        for node in &nodes {
+            let ready = node.public("GET", "/readyz", &[], "");
+            assert_eq!(
+                (ready.status, ready.json()["code"].clone()),
+                (503, json!("cut_off"))
+            );
+            assert_eq!(
+                node.metric("danmaku_redis_breaker_opened_total"),
+                f64::from(round + 1)
+            );
+        }
+        redis.signal("CONT");
+        for viewer in &mut viewers {
+            assert_eq!(epoch(viewer).0, shared);
+        }
+        let text = format!("{round} together");
+        say(&mut viewers[0], "stop", &text);
+        for viewer in &mut viewers {
+            assert_eq!(lines(viewer, 1)[0].1, text);
+        }
+        for node in &nodes {
+            joined_cluster(node);
+        }
+    }
+}
+
+#[test]
+fn a_redis_that_takes_nothing_counts_as_away_until_it_does() {
+    let redis = Redis::start(&[]);
+    let nodes = nodes(&redis, 1);
+    let mut viewer = nodes[0].join("full");
+    for (refuses, takes) in [
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+    ] {
+        let _: () = redis.ask(refuses);
+        say(&mut viewer, "full", refuses);
+        epoch(&mut viewer);
+        assert_eq!(lines(&mut viewer, 1), [(1, refuses.to_owned())]);
+        // It stays away, and does not come and go.
+        std::thread::sleep(Duration::from_millis(1500));
+        assert!(!is_ready(&nodes[0]));
+        assert!(viewer.is_quiet_for(Duration::from_millis(100)));
+        let _: () = redis.ask(takes);
+        epoch(&mut viewer);
+        joined_cluster(&nodes[0]);
+    }
+    assert_eq!(nodes[0].metric("danmaku_redis_breaker_opened_total"), 2.0);
+}
+
+#[test]
+fn a_redis_that_was_emptied_is_filled_again() {
+    let mut redis = Redis::start(&[]);
+    let nodes = nodes(&redis, 2);
+    let ann = nodes[0].token(&["--user", "ann"]);
+    let mut viewers = vec![
+        nodes[0].connect(&format!("?room=anew&token={ann}")),
+        nodes[1].join("anew"),
+    ];
+    viewers[0].expect("welcome");
+    let before = viewers[0].expect("joined")["epoch"].as_u64().unwrap();
+    wait_for("both are counted", || counted(&redis, "anew") == (2, 1));
+    redis.kill();
+    for viewer in &mut viewers {
+        say(viewer, "anew", "x");
+        epoch(viewer);
+        lines(viewer, 1);
+    }
+    redis.restart();
+    let after: Vec<u64> = viewers.iter_mut().map(|viewer| epoch(viewer).0).collect();
+    assert!(after[0] == after[1] && after[0] != before);
+    wait_for("both are counted again", || {
+        counted(&redis, "anew") == (2, 1)
+    });
+    say(&mut viewers[1], "anew", "together");
+    for viewer in &mut viewers {
+        assert_eq!(lines(viewer, 1)[0].1, "together");
+    }
+}
+
+#[test]
+fn a_node_starts_without_its_redis() {
+    let mut redis = Redis::start(&[]);
+    redis.kill();
+    let node = node(&redis);
+    let mut viewer = node.join("early");
+    say(&mut viewer, "early", "alone");
+    assert_eq!(lines(&mut viewer, 1), [(1, "alone".to_owned())]);
+    assert!(!is_ready(&node));
+    redis.restart();
+    epoch(&mut viewer);
+    joined_cluster(&node);
+    say(&mut viewer, "early", "shared");
+    assert_eq!(lines(&mut viewer, 1)[0].1, "shared");
+    wait_for("its viewer is counted", || counted(&redis, "early").0 == 1);
+}
+
+#[test]
+fn who_is_there_is_counted_exactly_whatever_becomes_of_a_node() {
+    let redis = Redis::start(&[]);
+    let mut nodes = nodes(&redis, 3);
+    let mut viewers: Vec<Vec<Viewer>> = Vec::new();
+    for (at, node) in nodes.iter().enumerate() {
+        // Five users sit on every node, each twice; one sits here alone; three have no name.
+        let mut here = Vec::new();
+        for user in 0..5 {
+            let token = node.token(&["--user", &format!("u{user}")]);
+            here.push(node.connect(&format!("?room=who&token={token}")));
+            here.push(node.connect(&format!("?room=who&token={token}")));
+        }
+        let token = node.token(&["--user", &format!("only{at}")]);
+        here.push(node.connect(&format!("?room=who&token={token}")));
+        here.extend((0..3).map(|_| node.join("who")));
+        viewers.push(here);
+    }
+    let exactly = |total: u64, users: usize| {
+        let what = format!("{total} connections of {users} users");
+        wait_for(&what, || counted(&redis, "who") == (total, users));
+    };
+    exactly(42, 8);
+    for node in &nodes {
+        wait_for("every node knows", || room(node, "who")["online"] == 42);
+    }
+    let joined_s: u64 = presence(&redis, "who")["user:u0"].parse().unwrap();
+    let now_s = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    assert!((joined_s..joined_s + 60).contains(&now_s));
+    wait_for("the room has its rank", || {
+        let ranked: Vec<(String, u64)> = redis.ask("ZRANGE live:rank 0 -1 WITHSCORES");
+        ranked == [("who".to_owned(), 42)]
+    });
+    assert_eq!(redis.ask::<u64>("PFCOUNT live:uv:{live:room:who}"), 8);
+    assert!(redis.ask::<u64>("TTL live:room:who") > 0);
+
+    // One that is killed: whoever sees it takes out what it had counted.
+    nodes[0].signal("KILL");
+    nodes[0].wait();
+    exactly(28, 7);
+    // One that stood still for longer than its lease is counted out, and counts itself in again.
+    nodes[1].signal("STOP");
+    exactly(14, 6);
+    nodes[1].signal("CONT");
+    exactly(28, 7);
+    // One that is told to end takes out its own.
+    nodes[2].signal("TERM");
+    nodes[2].signal("TERM");
+    exactly(14, 6);
+    drop(viewers);
+    exactly(0, 0);
+    assert_eq!(redis.ask::<u64>("EXISTS live:room:who"), 0);
+    assert_eq!(redis.ask::<i64>("HGET live:seq:{live:room:who} peak"), 42);
+}
+
+#[test]
+fn a_storm_of_joins_is_one_write_a_second() {
+    let redis = Redis::start(&[]);
+    let nodes = nodes(&redis, 1);
+    let begun = Instant::now();
+    let _: () = redis.ask("CONFIG RESETSTAT");
+    let viewers: Vec<Viewer> = (0..300).map(|_| nodes[0].join("storm")).collect();
+    wait_for("all are counted", || counted(&redis, "storm").0 == 300);
+    let stats: String = redis.ask("INFO commandstats");
+    let line = stats
+        .lines()
+        .find(|line| line.starts_with("cmdstat_evalsha:"))
+        .unwrap();
+    let calls = line.split(['=', ',']).nth(1).unwrap();
+    let writes: u64 = calls.parse().unwrap();
+    // Each shard's rooms are told at once and then every second; one call more reads the room.
+    let seconds = begun.elapsed().as_secs() + 1;
+    assert!(writes <= 2 + seconds, "{writes} scripts in {seconds} s");
+    drop(viewers);
+}
