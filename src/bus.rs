@@ -14,7 +14,7 @@ use crate::auth::keys::KeySet;
 use crate::base::ids::{ConnId, Epoch, Life, RoomId, ShardId, UserId};
 use crate::base::refusal::Refusal;
 use crate::config::checked::Config;
-use crate::proto::node::{Lines, Message};
+use crate::proto::node::{Asker, Lines, Message, Order};
 use crate::room::ask::{
     Detail, HistoryPage, Join, Joined, Leave, MembersPage, Patch, Publish, Published, Sealed,
 };
@@ -138,10 +138,33 @@ pub enum Outward {
         /// Users that came and went since it was last told.
         moves: Moves,
     },
+    /// A room is over: its numbering and its lines are forgotten.
+    End {
+        /// The room.
+        room: RoomId,
+    },
     /// A room is over here, and everybody has left it.
     Uncount {
         /// The room.
         room: RoomId,
+    },
+    /// Every other node is to do this.
+    Order {
+        /// Who awaits the answers.
+        shard: ShardId,
+        /// Its key.
+        key: u64,
+        /// What.
+        order: Order,
+    },
+    /// What came of an order here.
+    Done {
+        /// Who awaits it.
+        asker: Asker,
+        /// Connections it concerned.
+        connections: u32,
+        /// Whether there was anything it could concern.
+        known: bool,
     },
     /// No more of a room.
     Unsubscribe {
@@ -181,6 +204,29 @@ pub enum Inward {
         subscribed: bool,
         /// `None`: the cluster does not know it.
         found: Option<RoomRead>,
+    },
+    /// So many nodes hear an order, this one among them.
+    Ordered {
+        /// The order's key.
+        key: u64,
+        /// How many.
+        nodes: u32,
+    },
+    /// What came of it at one of them.
+    Done {
+        /// The order's key.
+        key: u64,
+        /// Connections it concerned there.
+        connections: u32,
+        /// Whether there was anything it could concern.
+        known: bool,
+    },
+    /// An order of another node.
+    Order {
+        /// Who awaits the answer.
+        asker: Asker,
+        /// What.
+        order: Order,
     },
     /// Something came by a room's channel.
     Came {
@@ -354,6 +400,13 @@ pub enum ReplyTo {
         /// Which of its questions.
         part: u32,
     },
+    /// Another node, by way of a shard that gathers its answers.
+    Order {
+        /// That shard.
+        shard: ShardId,
+        /// Its key.
+        key: u64,
+    },
 }
 
 impl ReplyTo {
@@ -361,7 +414,9 @@ impl ReplyTo {
     pub fn shard(&self) -> Option<ShardId> {
         match self {
             ReplyTo::Nobody => None,
-            ReplyTo::Conn { shard, .. } | ReplyTo::Exchange { shard, .. } => Some(*shard),
+            ReplyTo::Conn { shard, .. }
+            | ReplyTo::Exchange { shard, .. }
+            | ReplyTo::Order { shard, .. } => Some(*shard),
         }
     }
 }

@@ -438,3 +438,88 @@ fn a_storm_of_joins_is_one_write_a_second() {
     assert!(writes <= 2 + seconds, "{writes} scripts in {seconds} s");
     drop(viewers);
 }
+
+#[test]
+fn what_a_back_end_asks_of_one_node_every_node_does() {
+    let redis = Redis::start(&[]);
+    let nodes = nodes(&redis, 3);
+    let join_as = |node: &Node, user: &str| {
+        let token = node.token(&["--user", user]);
+        let mut viewer = node.connect(&format!("?room=all&token={token}"));
+        viewer.expect("welcome");
+        viewer.expect("joined");
+        viewer
+    };
+    let mut anns: Vec<Viewer> = nodes.iter().map(|node| join_as(node, "ann")).collect();
+    let mut bob = join_as(&nodes[2], "bob");
+    let ask = |node: &Node, method: &str, path: &str, body: &Value| {
+        let answer = node.api(method, path, &body.to_string());
+        (answer.status, answer.json())
+    };
+    let said = json!({"event": "mail", "data": {"n": 1}});
+    let found = ask(&nodes[0], "POST", "/api/v1/users/ann/push", &said);
+    assert_eq!(found, (200, json!({"connections": 3})));
+    for ann in &mut anns {
+        let push = ann.expect("push");
+        assert_eq!(
+            (&push["event"], &push["data"]),
+            (&json!("mail"), &json!({"n": 1}))
+        );
+    }
+    let found = ask(&nodes[1], "POST", "/api/v1/broadcast", &said);
+    assert_eq!(found, (200, json!({"connections": 4})));
+    for viewer in anns.iter_mut().chain([&mut bob]) {
+        assert_eq!(viewer.expect("broadcast")["data"], json!({"n": 1}));
+    }
+    let kick = json!({"user": "ann", "reason": "enough"});
+    let found = ask(&nodes[2], "POST", "/api/v1/rooms/all/kick", &kick);
+    assert_eq!(found, (200, json!({"connections": 3})));
+    for ann in &mut anns {
+        let left = ann.expect("left");
+        assert_eq!(
+            (&left["code"], &left["reason"]),
+            (&json!("kicked"), &json!("enough"))
+        );
+    }
+    wait_for("bob alone is left", || counted(&redis, "all") == (1, 1));
+    // The room is known on another node only.
+    let _there = nodes[1].join("elsewhere");
+    let found = ask(&nodes[0], "POST", "/api/v1/rooms/elsewhere/kick", &kick);
+    assert_eq!(found, (200, json!({"connections": 0})));
+    let found = ask(&nodes[0], "POST", "/api/v1/rooms/nowhere/kick", &kick);
+    assert_eq!((found.0, &found.1["code"]), (404, &json!("room_not_found")));
+
+    let found = ask(
+        &nodes[0],
+        "DELETE",
+        "/api/v1/rooms/all",
+        &json!({"reason": "over"}),
+    );
+    assert_eq!(found, (200, json!({"room": "all", "connections": 1})));
+    assert_eq!(bob.expect("left")["code"], "room_closed");
+    assert_eq!(redis.ask::<u64>("EXISTS live:seq:{live:room:all}"), 0);
+
+    let found = ask(
+        &nodes[0],
+        "POST",
+        "/api/v1/users/ann/disconnect",
+        &json!({"reason": "bye"}),
+    );
+    assert_eq!(found, (200, json!({"connections": 3})));
+    for ann in &mut anns {
+        assert_eq!(ann.closed(), (4008, "bye".to_owned()));
+    }
+
+    // By itself a node answers for itself, at once.
+    let mut alone = join_as(&nodes[0], "cid");
+    redis.signal("STOP");
+    wait_for("the node gives up waiting", || !is_ready(&nodes[0]));
+    let found = ask(&nodes[0], "POST", "/api/v1/users/cid/push", &said);
+    assert_eq!(found, (200, json!({"connections": 1})));
+    redis.signal("CONT");
+    loop {
+        if alone.next()["type"] == "push" {
+            break;
+        }
+    }
+}

@@ -15,10 +15,10 @@ use super::listener::Wish;
 use super::post::Post;
 use super::{Shared, Start, connect, info, keys, post};
 use crate::base::clock::Clock;
-use crate::base::ids::{Epoch, RoomId};
+use crate::base::ids::{Epoch, RoomId, ShardId};
 use crate::base::rng::Rng;
 use crate::bus::{Inward, Outward, RoomRead};
-use crate::proto::node::{self, Message};
+use crate::proto::node::{self, Asker, Message};
 use crate::room::link::Outbound;
 use crate::room::presence::Moves;
 use crate::telemetry::redis::RedisStats;
@@ -90,6 +90,7 @@ enum Due {
     Numbers { room: RoomId, batch: u64 },
     Room { room: RoomId, subscribed: bool },
     Counted { room: RoomId },
+    Ordered { shard: ShardId, key: u64 },
     Done(Chore),
 }
 
@@ -263,9 +264,42 @@ impl Commands {
                     let command = count(line, &name, room, *connections, moves);
                     put(&command, Due::Counted { room: room.clone() });
                 }
+                Outward::End { room } => {
+                    let mut command = cmd("DEL");
+                    command.arg(keys::numbering(room)).arg(keys::log(room));
+                    put(&command, Due::Nothing);
+                }
                 Outward::Uncount { room } => {
                     let command = uncount(&line.drop, &self.chores.name(), room);
                     put(&command, Due::Counted { room: room.clone() });
+                }
+                Outward::Order { shard, key, order } => {
+                    let asker = Asker {
+                        node: (*self.me).into(),
+                        shard: *shard,
+                        key: *key,
+                    };
+                    let mut command = cmd("PUBLISH");
+                    command
+                        .arg(keys::ORDERS)
+                        .arg(node::write_order(&asker, order));
+                    let (shard, key) = (*shard, *key);
+                    put(&command, Due::Ordered { shard, key });
+                }
+                Outward::Done {
+                    asker,
+                    connections,
+                    known,
+                } => {
+                    let word = format!(
+                        "d {} {} {connections} {}",
+                        asker.shard.0,
+                        asker.key,
+                        u8::from(*known)
+                    );
+                    let mut command = cmd("PUBLISH");
+                    command.arg(keys::own(&asker.node)).arg(word);
+                    put(&command, Due::Nothing);
                 }
                 Outward::Subscribe { room, begin } => {
                     wished = true;
@@ -424,6 +458,10 @@ impl Commands {
             Due::Counted { room } => {
                 let connections = from_redis_value(answer).map_err(RedisError::from)?;
                 self.chores.rank(room, connections);
+            }
+            Due::Ordered { shard, key } => {
+                let nodes = from_redis_value(answer).map_err(RedisError::from)?;
+                self.post.to(shard, Inward::Ordered { key, nodes });
             }
             Due::Done(chore) => return Ok(self.chores.done(chore, answer)?),
         }

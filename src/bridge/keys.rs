@@ -39,6 +39,9 @@ pub fn visitors(room: &RoomId) -> String {
     tagged("uv", room)
 }
 
+/// Channel: what every node is to do.
+pub const ORDERS: &str = "live:orders";
+
 /// Sorted set: rooms by connections.
 pub const RANK: &str = "live:rank";
 

@@ -11,7 +11,7 @@ use redis::{ConnectionInfo, PubSub, RedisError};
 use super::post::Post;
 use super::{Shared, Start, connect, info, keys, post};
 use crate::base::clock::Clock;
-use crate::base::ids::{Epoch, RoomId};
+use crate::base::ids::{Epoch, RoomId, ShardId};
 use crate::bus::{Inward, Outward};
 use crate::proto::node;
 use crate::telemetry::redis::RedisStats;
@@ -94,6 +94,7 @@ impl Listener {
         let mut connection = connect(&self.info.clone()?, LOOKS_UP)?;
         let mut heard = connection.as_pubsub();
         heard.subscribe(&self.own)?;
+        heard.subscribe(keys::ORDERS)?;
         // A new connection hears nothing yet; what was missed meanwhile is read.
         self.stale.clear();
         for (room, (generation, begin)) in &self.wanted {
@@ -165,8 +166,18 @@ impl Listener {
         let channel = message.get_channel_name();
         if channel == self.own {
             let said: String = message.get_payload()?;
-            if let Some(sent_ns) = said.strip_prefix("c ").and_then(|sent| sent.parse().ok()) {
-                self.shared.canary_ns.store(sent_ns, Ordering::Release);
+            self.own_word(&said);
+            return Ok(());
+        }
+        if channel == keys::ORDERS {
+            let order: Vec<u8> = message.get_payload()?;
+            match node::parse_order(&order.into()) {
+                Some((asker, _)) if *asker.node == *self.me => {}
+                Some((asker, order)) => {
+                    let key = asker.key;
+                    self.post.to_any(key, Inward::Order { asker, order });
+                }
+                None => tracing::warn!("something that is no order came by the channel of orders"),
             }
             return Ok(());
         }
@@ -188,5 +199,34 @@ impl Listener {
             }
         }
         Ok(())
+    }
+
+    /// What this node, or one that carried out its order, says to it.
+    fn own_word(&self, said: &str) {
+        let mut words = said.split(' ');
+        match words.next() {
+            Some("c") => {
+                if let Some(sent_ns) = words.next().and_then(|sent| sent.parse().ok()) {
+                    self.shared.canary_ns.store(sent_ns, Ordering::Release);
+                }
+            }
+            Some("d") => {
+                let mut number = || words.next()?.parse::<u64>().ok();
+                if let (Some(shard), Some(key), Some(connections), Some(known)) =
+                    (number(), number(), number(), number())
+                    && let (Ok(shard), Ok(connections)) =
+                        (u16::try_from(shard), u32::try_from(connections))
+                {
+                    let known = known == 1;
+                    let done = Inward::Done {
+                        key,
+                        connections,
+                        known,
+                    };
+                    self.post.to(ShardId(shard), done);
+                }
+            }
+            _ => {}
+        }
     }
 }

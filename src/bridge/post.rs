@@ -28,6 +28,12 @@ impl Post {
         self.to(room.home(self.addresses.len()), inward);
     }
 
+    /// To the shard that gathers for a key of another node.
+    pub fn to_any(&self, key: u64, inward: Inward) {
+        let shards = self.addresses.len() as u64;
+        self.to(ShardId((key % shards.max(1)) as u16), inward);
+    }
+
     /// To every shard.
     pub fn to_all(&self, mut inward: impl FnMut() -> Inward) {
         for shard in 0..self.addresses.len() {
@@ -35,7 +41,8 @@ impl Post {
         }
     }
 
-    fn to(&self, shard: ShardId, inward: Inward) {
+    /// To one shard; one that this node does not have gets nothing.
+    pub fn to(&self, shard: ShardId, inward: Inward) {
         let Some(address) = self.addresses.get(shard.index()) else {
             return;
         };

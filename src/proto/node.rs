@@ -8,14 +8,20 @@
 //! l 0000007d ,"ts":..}                     an item: kind, length (u32, big-endian), the object from behind its number on
 //! e 00000061 ,"ts":..}
 //! N node-a.5f3c 250\n                      a node's connections in the room
+//! O node-a.5f3c 1 77 kick 1001\nann\nbye   what every node is to do, and who awaits the answer
 //! ```
 
-use bytes::Bytes;
+use std::collections::HashMap;
 
-use crate::base::ids::Epoch;
+use bytes::Bytes;
+use serde::de::IgnoredAny;
+
+use crate::base::ids::{Epoch, RoomId, ShardId, UserId};
 
 /// A header is never longer: a node's name of 128 bytes and five numbers.
 const HEADER_BYTES_MAX: usize = 256;
+/// A reason is never longer: longer ones are cut before they get here.
+const SENTENCE_BYTES_MAX: usize = 1024;
 /// Kind and length of an item.
 const ITEM_HEAD_BYTES: usize = 5;
 
@@ -172,6 +178,151 @@ fn is_whole(lines: &Lines) -> bool {
         && numbered
 }
 
+/// Who has asked every node for something, and under what key an answer reaches it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// The node.
+    pub node: Box<str>,
+    /// Its shard.
+    pub shard: ShardId,
+    /// The shard's key.
+    pub key: u64,
+}
+
+/// What reaches every node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// One JSON object to every viewer.
+    Broadcast {
+        /// The object.
+        json: Bytes,
+    },
+    /// One JSON object to every connection of a user.
+    Push {
+        /// Whose.
+        user: UserId,
+        /// The object.
+        json: Bytes,
+    },
+    /// Close every connection of a user.
+    Disconnect {
+        /// Whose.
+        user: UserId,
+        /// 4008, or 4400 if it may come back.
+        code: u16,
+        /// A sentence.
+        reason: Box<str>,
+    },
+    /// Send a user out of a room.
+    Kick {
+        /// The room.
+        room: RoomId,
+        /// Who.
+        user: UserId,
+        /// A sentence.
+        reason: Box<str>,
+    },
+    /// End a room.
+    Close {
+        /// The room.
+        room: RoomId,
+        /// A sentence.
+        reason: Box<str>,
+    },
+}
+
+/// Writes an order: a header, a line with the user where there is one, and the rest. Users hold no control characters.
+pub fn write_order(asker: &Asker, order: &Order) -> Vec<u8> {
+    let (word, user, rest): (String, Option<&UserId>, &[u8]) = match order {
+        Order::Broadcast { json } => ("broadcast".into(), None, json),
+        Order::Push { user, json } => ("push".into(), Some(user), json),
+        Order::Disconnect { user, code, reason } => {
+            (format!("disconnect {code}"), Some(user), reason.as_bytes())
+        }
+        Order::Kick { room, user, reason } => {
+            (format!("kick {room}"), Some(user), reason.as_bytes())
+        }
+        Order::Close { room, reason } => (format!("close {room}"), None, reason.as_bytes()),
+    };
+    let Asker { node, shard, key } = asker;
+    let mut out = format!("O {node} {} {key} {word}\n", shard.0).into_bytes();
+    if let Some(user) = user {
+        out.extend_from_slice(user.as_str().as_bytes());
+        out.push(b'\n');
+    }
+    out.extend_from_slice(rest);
+    out
+}
+
+/// Reads an order; `None` if it is none that this version knows.
+pub fn parse_order(bytes: &Bytes) -> Option<(Asker, Order)> {
+    let (header, rest) = line(bytes)?;
+    let mut words = header.split(' ');
+    if words.next()? != "O" {
+        return None;
+    }
+    let asker = Asker {
+        node: words.next()?.into(),
+        shard: ShardId(words.next()?.parse().ok()?),
+        key: words.next()?.parse().ok()?,
+    };
+    let user = |rest: &Bytes| {
+        let (user, rest) = line(rest)?;
+        Some((UserId::parse(user)?, rest))
+    };
+    let order = match words.next()? {
+        "broadcast" => Order::Broadcast {
+            json: object(rest)?,
+        },
+        "push" => {
+            let (user, rest) = user(&rest)?;
+            let json = object(rest)?;
+            Order::Push { user, json }
+        }
+        "disconnect" => {
+            let code = words.next()?.parse().ok()?;
+            let (user, rest) = user(&rest)?;
+            let reason = sentence(&rest)?;
+            Order::Disconnect { user, code, reason }
+        }
+        "kick" => {
+            let room = RoomId::parse(words.next()?)?;
+            let (user, rest) = user(&rest)?;
+            let reason = sentence(&rest)?;
+            Order::Kick { room, user, reason }
+        }
+        "close" => Order::Close {
+            room: RoomId::parse(words.next()?)?,
+            reason: sentence(&rest)?,
+        },
+        _ => return None,
+    };
+    words.next().is_none().then_some((asker, order))
+}
+
+/// The first line, and what follows it.
+fn line(bytes: &Bytes) -> Option<(&str, Bytes)> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    Some((
+        std::str::from_utf8(&bytes[..end]).ok()?,
+        bytes.slice(end + 1..),
+    ))
+}
+
+/// A JSON object on one line, as it is sent to viewers.
+fn object(bytes: Bytes) -> Option<Bytes> {
+    let on_one_line = !bytes.contains(&b'\n');
+    let is_object = serde_json::from_slice::<HashMap<String, IgnoredAny>>(&bytes).is_ok();
+    (on_one_line && is_object).then_some(bytes)
+}
+
+/// What a person is told; it must fit into a close frame.
+fn sentence(bytes: &Bytes) -> Option<Box<str>> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let fits = text.len() <= SENTENCE_BYTES_MAX && !text.chars().any(char::is_control);
+    fits.then(|| text.into())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -240,7 +391,80 @@ mod tests {
         assert_eq!(message("N n -1\n", b""), None);
     }
 
+    fn orders() -> Vec<Order> {
+        let user = || UserId::parse("ann b").unwrap();
+        let room = || RoomId::parse("r:1").unwrap();
+        let json = || Bytes::from_static(b"{\"type\":\"push\"}");
+        vec![
+            Order::Broadcast { json: json() },
+            Order::Push {
+                user: user(),
+                json: json(),
+            },
+            Order::Disconnect {
+                user: user(),
+                code: 4008,
+                reason: "bye now".into(),
+            },
+            Order::Kick {
+                room: room(),
+                user: user(),
+                reason: "".into(),
+            },
+            Order::Close {
+                room: room(),
+                reason: "it is over".into(),
+            },
+        ]
+    }
+
+    fn asker() -> Asker {
+        Asker {
+            node: "n.1".into(),
+            shard: ShardId(3),
+            key: 77,
+        }
+    }
+
+    #[test]
+    fn orders_come_back_as_they_went() {
+        for order in orders() {
+            let written = write_order(&asker(), &order).into();
+            assert_eq!(parse_order(&written), Some((asker(), order)));
+        }
+    }
+
+    #[test]
+    fn what_would_harm_a_viewer_is_no_order() {
+        for bad in [
+            "O n 1 2 broadcast\nno json",
+            "O n 1 2 broadcast\n[1]",
+            "O n 1 2 broadcast\n{\"a\":\n1}",
+            "O n 1 2 broadcast more\n{}",
+            "O n 1 2 push\n{}",
+            "O n 1 2 disconnect x\nann\nbye",
+            "O n 1 2 kick a b\nann\nbye",
+            "O n 1 2 close r\nby\u{7}e",
+            "O n 99999 2 close r\nbye",
+            "O n 1 2 dance r\nbye",
+            "P n 1 2 close r\nbye",
+            "",
+        ] {
+            assert_eq!(parse_order(&Bytes::from(bad)), None, "{bad:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn no_order_makes_it_panic(head in "O n 1 2 (push|kick r|close r|broadcast|disconnect 1)\n", bytes in proptest::collection::vec(any::<u8>(), 0..48)) {
+            let mut whole = head.into_bytes();
+            whole.extend_from_slice(&bytes);
+            if let Some((asker, order)) = parse_order(&whole.into()) {
+                let again = write_order(&asker, &order).into();
+                prop_assert_eq!(parse_order(&again), Some((asker, order)));
+            }
+        }
+
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64), as_lines: bool) {
             let mut whole = if as_lines { b"L 1 1 1 n 1\n".to_vec() } else { Vec::new() };

@@ -159,7 +159,7 @@ impl Shard {
         self.cluster.as_ref().is_some_and(|cluster| cluster.up)
     }
 
-    fn ask_cluster(&mut self, outward: Outward) {
+    pub(super) fn ask_cluster(&mut self, outward: Outward) {
         if let Some(cluster) = &mut self.cluster {
             cluster.ask(outward);
         }
@@ -233,6 +233,7 @@ impl Shard {
         cluster.flush();
         let cluster_dirty = std::mem::take(&mut cluster.dirty);
         self.tell_counts();
+        self.answer_orders(false);
         for room in cluster_dirty {
             if let Some((_, tie)) = self.homes.tied(&room) {
                 tie.dirty = false;
@@ -336,6 +337,13 @@ impl Shard {
             Inward::Up { generation } => self.cluster_up(generation),
             Inward::Down => self.cluster_down(),
             Inward::Recount => self.recount(),
+            Inward::Ordered { key, nodes } => self.ordered(key, nodes),
+            Inward::Done {
+                key,
+                connections,
+                known,
+            } => self.order_done(key, connections, known),
+            Inward::Order { asker, order } => self.take_order(asker, order),
             Inward::Numbered {
                 room,
                 batch,
@@ -575,6 +583,7 @@ impl Shard {
         cluster.dirty.clear();
         cluster.left.clear();
         cluster.counting.clear();
+        self.answer_orders(true);
         for room in self.homes.ids() {
             let Some(mut tie) = self.homes.untie(&room) else {
                 continue;

@@ -6,11 +6,13 @@ use super::Shard;
 use super::mail::Mail;
 use super::viewer::busy;
 use crate::base::identity::Access;
-use crate::base::ids::RoomId;
+use crate::base::ids::{RoomId, UserId};
 use crate::base::limits;
 use crate::base::rate::Rate;
 use crate::base::refusal::{Code, Refusal};
-use crate::bus::{Answer, Control, Msg, NodeAsk, ReplyTo, RoomAsk, ShardInfo};
+use crate::bus::{Answer, Control, Msg, NodeAsk, Outward, ReplyTo, RoomAsk, ShardInfo};
+use crate::proto::node::Order;
+use crate::proto::ws::encode;
 use crate::room::ask::{Content, Leave, Publish};
 use crate::room::home::Home;
 use crate::telemetry::table::Bucket;
@@ -93,6 +95,7 @@ impl Shard {
             (ReplyTo::Exchange { exchange, part, .. }, _) => {
                 self.exchange_answered(exchange, part, answer);
             }
+            (ReplyTo::Order { key, .. }, _) => self.order_answered(key, answer),
             (ReplyTo::Conn { .. } | ReplyTo::Nobody, _) => {}
         }
     }
@@ -185,21 +188,26 @@ impl Shard {
                 .homes
                 .find(&room)
                 .map(|home| Answer::Members(Box::new(home.members(limit, after.as_deref())))),
-            RoomAsk::Kick { user, reason } => self.homes.find(&room).map(|home| {
-                let life = home.life();
-                let (connections, shards) = home.kick_targets(&user);
-                for shard in shards {
-                    let kick = Msg::Kick {
-                        room: room.clone(),
-                        life,
-                        user: user.clone(),
-                        reason: Arc::clone(&reason),
-                    };
-                    self.mail.post(shard, kick);
+            RoomAsk::Kick { user, reason } => {
+                let here = self.kick_here(&room, &user, &reason);
+                let order = Order::Kick {
+                    room: room.clone(),
+                    user,
+                    reason: (*reason).into(),
+                };
+                return self.answer_everywhere(order, from, Some(room), here);
+            }
+            RoomAsk::Close { reason } => {
+                let here = self.close_room(&room, &reason);
+                if self.is_shared() && !matches!(from, ReplyTo::Order { .. }) {
+                    self.ask_cluster(Outward::End { room: room.clone() });
                 }
-                Answer::Connections(connections)
-            }),
-            RoomAsk::Close { reason } => self.close_room(&room, &reason),
+                let order = Order::Close {
+                    room: room.clone(),
+                    reason: (*reason).into(),
+                };
+                return self.answer_everywhere(order, from, Some(room), here);
+            }
         };
         if enters {
             self.note_count(&room);
@@ -208,7 +216,28 @@ impl Shard {
         self.answer(from, Some(room), answer);
     }
 
-    fn close_room(&mut self, room: &RoomId, reason: &Arc<str>) -> Result<Answer, Refusal> {
+    fn kick_here(
+        &mut self,
+        room: &RoomId,
+        user: &UserId,
+        reason: &Arc<str>,
+    ) -> Result<u32, Refusal> {
+        let home = self.homes.find(room)?;
+        let life = home.life();
+        let (connections, shards) = home.kick_targets(user);
+        for shard in shards {
+            let kick = Msg::Kick {
+                room: room.clone(),
+                life,
+                user: user.clone(),
+                reason: Arc::clone(reason),
+            };
+            self.mail.post(shard, kick);
+        }
+        Ok(connections)
+    }
+
+    fn close_room(&mut self, room: &RoomId, reason: &Arc<str>) -> Result<u32, Refusal> {
         // What was numbered before the close goes out before the news of it.
         self.seal_last(room);
         let (home, tie) = self.homes.remove(room)?;
@@ -221,7 +250,7 @@ impl Shard {
             };
             self.mail.post(shard, closed);
         }
-        Ok(Answer::Connections(home.online()))
+        Ok(home.here())
     }
 
     fn publish_at_home(&mut self, room: RoomId, publish: Publish, from: ReplyTo) {
@@ -249,15 +278,28 @@ impl Shard {
     }
 
     fn asked_of_node(&mut self, ask: NodeAsk, from: ReplyTo) {
-        let answer = match ask {
-            NodeAsk::Rooms { limit, after } => Answer::Rooms(self.homes.top(limit, after.as_ref())),
+        // One shard asks the other nodes, for all of this one's: the one that was asked.
+        let asks_others = from.shard() == Some(self.id);
+        let (here, order) = match ask {
+            NodeAsk::Rooms { limit, after } => {
+                let rooms = Answer::Rooms(self.homes.top(limit, after.as_ref()));
+                return self.answer(from, None, Ok(rooms));
+            }
+            NodeAsk::Info => {
+                let info = Answer::Info(ShardInfo {
+                    connections: self.viewers as u32,
+                    rooms: self.homes.len() as u32,
+                    members: self.hosting.members as u32,
+                });
+                return self.answer(from, None, Ok(info));
+            }
             NodeAsk::Broadcast { .. } if !self.sweeps.takes_broadcasts() => {
                 return self.answer(from, None, Err(busy()));
             }
             NodeAsk::Broadcast { frame } => {
-                let connections = self.viewers as u32;
+                let json = encode::payload(&frame);
                 self.sweeps.broadcast(frame);
-                Answer::Connections(connections)
+                (self.viewers as u32, Order::Broadcast { json })
             }
             NodeAsk::UserPush { user, frame } => {
                 let ids = self.by_user.get(&user).cloned().unwrap_or_default();
@@ -267,7 +309,8 @@ impl Shard {
                         self.note_flush(id);
                     }
                 }
-                Answer::Connections(ids.len() as u32)
+                let json = encode::payload(&frame);
+                (ids.len() as u32, Order::Push { user, json })
             }
             NodeAsk::UserDisconnect { user, code, reason } => {
                 let ids = self.by_user.get(&user).cloned().unwrap_or_default();
@@ -275,15 +318,14 @@ impl Shard {
                     let end = crate::session::End::new(code, reason.to_string());
                     self.close_viewer(id, &end);
                 }
-                Answer::Connections(ids.len() as u32)
+                let reason = (*reason).into();
+                (ids.len() as u32, Order::Disconnect { user, code, reason })
             }
-            NodeAsk::Info => Answer::Info(ShardInfo {
-                connections: self.viewers as u32,
-                rooms: self.homes.len() as u32,
-                members: self.hosting.members as u32,
-            }),
         };
-        self.answer(from, None, Ok(answer));
+        match asks_others {
+            true => self.answer_everywhere(order, from, None, Ok(here)),
+            false => self.answer(from, None, Ok(Answer::Connections(here))),
+        }
     }
 
     /// How many shards the node has.

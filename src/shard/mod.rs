@@ -17,6 +17,7 @@ mod mail;
 mod mailbox;
 mod members;
 mod node;
+mod orders;
 mod pressure;
 mod sweep;
 mod timers;
@@ -57,6 +58,7 @@ use self::exchange::Exchanges;
 use self::home::Homes;
 use self::hosting::Hosting;
 use self::mail::Mail;
+use self::orders::Orders;
 use self::pressure::Overload;
 use self::sweep::Sweeps;
 
@@ -109,6 +111,7 @@ pub struct Shard {
     homes: Homes,
     hosting: Hosting,
     cluster: Option<Cluster>,
+    orders: Orders,
     /// Viewers with a token, by user.
     by_user: FxHashMap<UserId, Vec<ConnId>>,
     viewers: usize,
@@ -162,6 +165,7 @@ impl Shard {
             homes: Homes::new(shards),
             hosting: Hosting::default(),
             cluster: start.cluster.map(Cluster::new),
+            orders: Orders::default(),
             by_user: FxHashMap::default(),
             viewers: 0,
             exchanges: Exchanges::default(),
@@ -304,6 +308,7 @@ impl Shard {
             self.homes.online_due_ms(),
             self.overload.next_ms(),
             self.cluster.as_ref().and_then(Cluster::counts_due_ms),
+            self.orders.next_ms(),
         ]
         .into_iter()
         .flatten()

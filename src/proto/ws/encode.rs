@@ -2,6 +2,7 @@
 //!
 //! Runs on shard threads. It only ever appends to what it is given, and never looks into a payload.
 
+use bytes::Bytes;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// Longest header a server writes: 2 bytes and an 8-byte length.
@@ -29,6 +30,16 @@ pub fn deflated_text(packed: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     text(packed, out);
     out[start] |= RSV1;
+}
+
+/// The payload of one of our own frames, which bear no mask.
+pub fn payload(frame: &Bytes) -> Bytes {
+    let header = match frame.get(1).copied().unwrap_or_default() {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    };
+    frame.slice(header.min(frame.len())..)
 }
 
 /// Appends one text frame whose payload `write` appends: rendered in place, and moved by two or eight bytes only if it is
