@@ -13,6 +13,7 @@ need cc gcc
 need promtool prometheus
 need prometheus prometheus
 need redis-server redis-server
+need openssl openssl
 need systemd-analyze systemd
 need prlimit util-linux
 need valgrind valgrind

@@ -523,3 +523,45 @@ fn what_a_back_end_asks_of_one_node_every_node_does() {
         }
     }
 }
+
+#[test]
+fn redis_is_spoken_to_over_tls_and_by_a_user_with_few_rights() {
+    let (redis, authority) = Redis::start_with_tls();
+    let url = format!("[redis]\nurl = \"rediss://localhost:{}\"\n", redis.port());
+    let trusts = [("SSL_CERT_FILE", authority.to_str().unwrap())];
+    let nodes = [Node::start_in(&url, &trusts), Node::start_in(&url, &trusts)];
+    nodes.iter().for_each(joined_cluster);
+    let mut viewers = nodes.each_ref().map(|node| node.join("tls"));
+    say(&mut viewers[0], "tls", "in secret");
+    for viewer in &mut viewers {
+        assert_eq!(lines(viewer, 1), [(1, "in secret".to_owned())]);
+    }
+    // One that does not trust it says so, and goes on by itself.
+    let stranger = Node::start_in(&url, &[]);
+    let mut viewer = stranger.join("tls");
+    say(&mut viewer, "tls", "alone");
+    assert_eq!(lines(&mut viewer, 1), [(1, "alone".to_owned())]);
+    wait_for("the log says why", || {
+        stranger.logged().contains("certificate")
+    });
+
+    // The rights that docs/REDIS.md names, and no others.
+    let documented = include_str!("../docs/REDIS.md");
+    let rights = "+@read +@write +@pubsub +@scripting +@connection +time ~live:* &live:*";
+    assert!(documented.contains(rights));
+    let redis = Redis::start(&[]);
+    let _: () = redis.ask(&format!("ACL SETUSER gateway on >secret {rights}"));
+    let url = redis.url("gateway:secret@");
+    let node = Node::start(&format!("[redis]\nurl = \"{url}\"\nlease = \"1s\"\n"));
+    joined_cluster(&node);
+    let mut viewer = node.join("acl");
+    say(&mut viewer, "acl", "x");
+    assert_eq!(lines(&mut viewer, 1)[0].1, "x");
+    wait_for("it is counted", || counted(&redis, "acl").0 == 1);
+    let denied: Vec<redis::Value> = redis.ask("ACL LOG");
+    assert!(denied.is_empty(), "{denied:?}");
+    let wrong = url.replace("secret", "wrong");
+    let node = Node::start(&format!("[redis]\nurl = \"{wrong}\"\n"));
+    wait_for("the log says why", || node.logged().contains("authentication failed"));
+    assert!(!node.logged().contains("gateway:wrong"));
+}

@@ -51,6 +51,8 @@ pub struct Commands {
     /// What has been asked and not answered: asked once more where only the connection was lost.
     under_way: Vec<(u64, Outward)>,
     chores: Chores,
+    /// It has been said that Redis is away.
+    said_away: bool,
     stats: Arc<RedisStats>,
 }
 
@@ -114,6 +116,7 @@ impl Commands {
             generation: 0,
             under_way: Vec::new(),
             chores: Chores::new(&start.me, start.lease_ms),
+            said_away: false,
             stats: Arc::clone(&start.stats),
         }
     }
@@ -483,8 +486,11 @@ impl Commands {
         self.stats.breaker(State::Open as u64);
         if self.breaker.state() == State::Closed {
             tracing::warn!(why, "Redis is away: this node goes on by itself");
+            self.said_away = true;
             self.post.to_all(|| Inward::Down);
             self.wish(Wish::Forget);
+        } else if !std::mem::replace(&mut self.said_away, true) {
+            tracing::warn!(why, "Redis cannot be reached: this node goes on by itself");
         } else {
             tracing::debug!(why, "Redis is still away");
         }
@@ -573,12 +579,10 @@ fn room_read(answer: Value) -> Result<RoomRead, RedisError> {
     })
 }
 
-/// What went wrong, without what was sent.
+/// What went wrong: the library's words and the system's, which hold nothing of what was sent.
 fn shown(error: &RedisError) -> String {
-    match error.detail() {
-        Some(detail) if error.is_io_error() || error.code().is_some() => {
-            format!("{}: {detail}", error.category())
-        }
-        _ => error.category().to_string(),
+    match error.is_timeout() {
+        true => "no answer in time".into(),
+        false => error.to_string(),
     }
 }

@@ -82,7 +82,7 @@ impl Listener {
         while !self.shared.stops() {
             let began = self.clock.mono_ns();
             if let Err(error) = self.listen() {
-                tracing::debug!(node = %self.me, why = error.category(), "the connection that hears is lost");
+                tracing::debug!(node = %self.me, why = %error, "the connection that hears is lost");
             }
             if self.clock.mono_ns() - began < PAUSE.as_nanos() as u64 {
                 std::thread::sleep(PAUSE);

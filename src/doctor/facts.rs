@@ -151,8 +151,8 @@ pub struct RedisAnswers {
 pub enum RedisFault {
     /// The URL itself is wrong.
     Url(String),
-    /// A `rediss://` URL: TLS is not in this build.
-    Tls,
+    /// Its certificate is not one that this machine trusts.
+    Tls(String),
     /// Nobody listens there.
     Refused,
     /// No such host, or no way to it.

@@ -18,14 +18,9 @@ pub fn ask(url: &str) -> Redis {
     let info = match url.into_connection_info() {
         Ok(info) => info,
         Err(error) => {
-            // The library takes a missing feature for a wrong URL.
-            let fault = match url.starts_with("rediss://") {
-                true => RedisFault::Tls,
-                false => RedisFault::Url(url_fault(url, &error)),
-            };
             return Redis {
                 address: "redis".into(),
-                result: Err(fault),
+                result: Err(RedisFault::Url(url_fault(url, &error))),
             };
         }
     };
@@ -70,7 +65,12 @@ fn field(info: &str, name: &str) -> Option<String> {
 fn url_fault(url: &str, error: &RedisError) -> String {
     match url.split_once("://") {
         None => "it does not begin with redis://".into(),
-        Some((scheme, _)) if !matches!(scheme, "redis" | "unix" | "redis+unix" | "valkey") => {
+        Some((scheme, _))
+            if !matches!(
+                scheme,
+                "redis" | "rediss" | "unix" | "redis+unix" | "valkey"
+            ) =>
+        {
             let scheme: String = scheme.chars().take(16).collect();
             format!("{scheme:?} is not redis")
         }
@@ -100,6 +100,9 @@ fn fault_of(error: &RedisError) -> RedisFault {
     }
     if error.is_timeout() {
         return RedisFault::Timeout;
+    }
+    if error.to_string().contains("certificate") {
+        return RedisFault::Tls(error.to_string());
     }
     match error.is_io_error() {
         true => RedisFault::Unreachable(error.to_string()),
@@ -137,7 +140,7 @@ mod tests {
             let redis = ask(url);
             let said = format!("{redis:?}");
             assert!(!said.contains("hunter2"), "{url}: {said}");
-            let is_wrong = matches!(redis.result, Err(RedisFault::Url(_) | RedisFault::Tls));
+            let is_wrong = matches!(redis.result, Err(RedisFault::Url(_)));
             assert!(is_wrong, "{url}: {said}");
         }
     }

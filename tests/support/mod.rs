@@ -80,6 +80,18 @@ impl Node {
         Node::run(Node::write_config(toml))
     }
 
+    /// A node with a further environment.
+    pub fn start_in(extra: &str, environment: &[(&str, &str)]) -> Node {
+        let mut command = Command::new(binary());
+        command.envs(environment.iter().copied());
+        let listen = "[listen]\npublic = \"127.0.0.1:0\"\ninternal = \"127.0.0.1:0\"\n";
+        Node::run_by(
+            command,
+            &["serve"],
+            Node::write_config(&format!("{listen}{extra}")),
+        )
+    }
+
     /// A node run by another word than `serve`, and with further flags.
     pub fn start_as(words: &[&str]) -> Node {
         let toml = "[listen]\npublic = \"127.0.0.1:0\"\ninternal = \"127.0.0.1:0\"\n";

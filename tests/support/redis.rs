@@ -34,6 +34,50 @@ impl Redis {
         format!("redis://{credentials}127.0.0.1:{}", self.port)
     }
 
+    /// One that speaks TLS only, and the file with the authority that vouches for it. Its plain port is closed.
+    pub fn start_with_tls() -> (Redis, std::path::PathBuf) {
+        let folder = super::scratch("tls");
+        std::fs::create_dir_all(&folder).unwrap();
+        let script = "set -e
+            openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout ca.key -out ca.pem -subj /CN=test-authority
+            openssl req -newkey rsa:2048 -nodes -keyout redis.key -out redis.csr -subj /CN=localhost
+            printf 'subjectAltName=DNS:localhost,IP:127.0.0.1' > names
+            openssl x509 -req -in redis.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out redis.pem";
+        let made = Command::new("sh")
+            .args(["-c", script])
+            .current_dir(&folder)
+            .output()
+            .unwrap();
+        assert!(
+            made.status.success(),
+            "openssl (Debian package openssl): {made:?}"
+        );
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let file = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+        let arguments = vec![
+            "--tls-port".to_owned(),
+            port.to_string(),
+            "--tls-cert-file".to_owned(),
+            file("redis.pem"),
+            "--tls-key-file".to_owned(),
+            file("redis.key"),
+            "--tls-ca-cert-file".to_owned(),
+            file("ca.pem"),
+            "--tls-auth-clients".to_owned(),
+            "no".to_owned(),
+            "--port".to_owned(),
+            "0".to_owned(),
+        ];
+        let redis = Redis {
+            child: launch(port, &arguments),
+            port,
+            arguments,
+        };
+        (redis, folder.join("ca.pem"))
+    }
+
     /// Its port.
     pub fn port(&self) -> u16 {
         self.port

@@ -31,11 +31,11 @@ fn no_answer(address: &str, fault: &RedisFault) -> Finding {
             "nothing was tried",
         )
         .mend("now", format!("danmaku doctor --redis {form}   # % codes for special characters of a password")),
-        RedisFault::Tls => bad(
-            format!("{address} is asked for over TLS (rediss://)"),
-            "this version does not speak TLS to Redis; nothing was tried",
+        RedisFault::Tls(why) => bad(
+            format!("{address} shows a certificate that is not trusted: {why}"),
+            "whoever signed it is not among this machine's authorities, or it is for another name",
         )
-        .mend("now", format!("danmaku doctor --redis {form}")),
+        .mend("now", format!("SSL_CERT_FILE=/path/to/ca.pem danmaku doctor --redis rediss://{address}   # and for the gateway likewise")),
         RedisFault::Refused => bad(
             format!("{address} refuses the connection"),
             "nothing listens there: Redis is not running, or listens on another address or port",

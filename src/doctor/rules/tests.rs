@@ -485,7 +485,11 @@ fn a_redis_that_does_not() {
     let url = "danmaku doctor --redis redis://";
     let faults = [
         (RedisFault::Url("x".into()), "the URL is none", url),
-        (RedisFault::Tls, "rediss://", url),
+        (
+            RedisFault::Tls("x".into()),
+            "a certificate that is not trusted",
+            "SSL_CERT_FILE=",
+        ),
         (
             RedisFault::Refused,
             "refuses the connection",
