@@ -562,6 +562,8 @@ fn redis_is_spoken_to_over_tls_and_by_a_user_with_few_rights() {
     assert!(denied.is_empty(), "{denied:?}");
     let wrong = url.replace("secret", "wrong");
     let node = Node::start(&format!("[redis]\nurl = \"{wrong}\"\n"));
-    wait_for("the log says why", || node.logged().contains("authentication failed"));
+    wait_for("the log says why", || {
+        node.logged().contains("authentication failed")
+    });
     assert!(!node.logged().contains("gateway:wrong"));
 }
