@@ -13,6 +13,9 @@ need cc gcc
 need promtool prometheus
 need prometheus prometheus
 need redis-server redis-server
+# Debian keeps it where only root's path leads.
+PATH=$PATH:/usr/sbin
+need nginx nginx
 need openssl openssl
 need systemd-analyze systemd
 need prlimit util-linux

@@ -1,15 +1,16 @@
-//! What one runs it by: `scripts/run.sh`, `scripts/bench.sh`, shell completions, the systemd unit and the Dockerfile under `docs/deploy/`.
+//! What one runs it by: `scripts/run.sh`, `scripts/cluster.sh`, `scripts/bench.sh`, shell completions, the systemd unit and the Dockerfile under `docs/deploy/`.
 
 mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use support::{Node, PATIENCE, binary, scratch};
+use support::{Node, PATIENCE, Viewer, binary, request, scratch};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -110,6 +111,62 @@ fn stage() -> (PathBuf, PathBuf) {
     .unwrap();
     fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
     (folder.clone(), folder.join("target"))
+}
+
+#[test]
+fn the_cluster_script_runs_three_nodes_a_redis_and_nginx_and_ends_them_all() {
+    let (folder, target) = stage();
+    let ready = folder.join("ready.json");
+    let path = std::env::var("PATH").unwrap();
+    let log = folder.join("cluster.log");
+    let mut child = Command::new(root().join("scripts/cluster.sh"))
+        .args(["--ready-file", ready.to_str().unwrap()])
+        .env("PATH", format!("{}:{path}", folder.display()))
+        .env("CARGO_TARGET_DIR", &target)
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    while !ready.exists() {
+        let said = || fs::read_to_string(&log).unwrap();
+        assert!(child.try_wait().unwrap().is_none(), "it ended: {}", said());
+        assert!(begun.elapsed() < PATIENCE, "it is not ready: {}", said());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let facts: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&ready).unwrap()).unwrap();
+    let address = |value: &serde_json::Value| value.as_str().unwrap().parse().unwrap();
+    let doors = [
+        address(&facts["nginx"]),
+        address(&facts["nodes"][0]),
+        address(&facts["nodes"][1]),
+    ];
+    let mut viewers = doors.map(|door| {
+        let mut viewer = Viewer::connect(door, "?room=1001", &[]);
+        viewer.expect("welcome");
+        viewer.expect("joined");
+        viewer
+    });
+    let key = format!(
+        "Authorization: Bearer {}",
+        facts["api_key"].as_str().unwrap()
+    );
+    let body = "{\"room\":\"1001\",\"text\":\"on node 3\"}";
+    let third = address(&facts["internal"][2]);
+    let pushed = request(third, "POST", "/api/v1/danmaku/push", &[&key], body);
+    assert_eq!(pushed.status, 200, "{}", pushed.text);
+    for viewer in &mut viewers {
+        assert_eq!(viewer.expect("danmaku")["text"], "on node 3");
+    }
+    let pid = child.id().to_string();
+    assert!(run("procps", Command::new("kill").args(["-TERM", &pid])).0);
+    assert!(child.wait().unwrap().success());
+    for door in [address(&facts["redis"]), doors[0], doors[1], third] {
+        assert!(TcpStream::connect(door).is_err(), "{door} is still there");
+    }
+    let said = fs::read_to_string(&log).unwrap();
+    assert!(said.is_empty(), "{said}");
 }
 
 /// The script with that stage, from a shell with so many descriptors to begin with.
