@@ -436,7 +436,101 @@ fn a_storm_of_joins_is_one_write_a_second() {
     // Each shard's rooms are told at once and then every second; one call more reads the room.
     let seconds = begun.elapsed().as_secs() + 1;
     assert!(writes <= 2 + seconds, "{writes} scripts in {seconds} s");
+    assert_eq!(redis.ask::<Vec<String>>("KEYS live:rooms:*").len(), 1);
     drop(viewers);
+    wait_for("nothing is left to be taken out", || {
+        redis.ask::<Vec<String>>("KEYS live:rooms:*").is_empty()
+    });
+}
+
+#[test]
+fn many_rooms_that_wait_wait_no_longer_than_one() {
+    let redis = Redis::start(&[]);
+    let nodes = nodes(&redis, 1);
+    // With a quarter of a second for each of them it would be more than patience lasts.
+    let rooms: Vec<Vec<String>> = (0..8)
+        .map(|viewer| {
+            (0..15)
+                .map(|room| format!("many-{viewer}-{room}"))
+                .collect()
+        })
+        .collect();
+    let mut viewers: Vec<Viewer> = rooms
+        .iter()
+        .map(|rooms| {
+            let mut viewer = nodes[0].connect(&format!("?room={}", rooms.join("&room=")));
+            viewer.expect("welcome");
+            rooms.iter().for_each(|_| drop(viewer.expect("joined")));
+            viewer
+        })
+        .collect();
+    redis.signal("STOP");
+    for (viewer, rooms) in viewers.iter_mut().zip(&rooms) {
+        rooms.iter().for_each(|room| say(viewer, room, "alone"));
+    }
+    for viewer in &mut viewers {
+        let mut heard = 0;
+        while heard < 15 {
+            heard += usize::from(viewer.next()["type"] == "danmaku");
+        }
+    }
+    redis.signal("CONT");
+    joined_cluster(&nodes[0]);
+}
+
+#[test]
+fn a_numbering_that_redis_forgot_begins_anew_and_no_line_is_lost() {
+    let redis = Redis::start(&[]);
+    let nodes = nodes(&redis, 2);
+    let mut viewers: Vec<Viewer> = nodes.iter().map(|node| node.join("forgot")).collect();
+    say(&mut viewers[0], "forgot", "before");
+    for viewer in &mut viewers {
+        assert_eq!(lines(viewer, 1), [(1, "before".to_owned())]);
+    }
+    let _: u64 = redis.ask("DEL live:seq:{live:room:forgot} live:log:{live:room:forgot}");
+    for (at, text) in [(0, "one"), (1, "two")] {
+        say(&mut viewers[at], "forgot", text);
+    }
+    for viewer in &mut viewers {
+        assert_eq!(epoch(viewer).1, 0);
+        let mut both = lines(viewer, 2);
+        assert_eq!((both[0].0, both[1].0), (1, 2));
+        both.sort_by(|a, b| a.1.cmp(&b.1));
+        assert_eq!((&*both[0].1, &*both[1].1), ("one", "two"));
+    }
+}
+
+#[test]
+fn what_others_write_into_redis_harms_nobody_and_an_order_counts_once() {
+    let redis = Redis::start(&[]);
+    let nodes = nodes(&redis, 1);
+    let mut viewer = nodes[0].join("odd");
+    let publish = |channel: &str, payload: &[u8]| {
+        let mut command = redis::cmd("PUBLISH");
+        let _: u64 = command
+            .arg(channel)
+            .arg(payload)
+            .query(&mut redis.connection())
+            .unwrap();
+    };
+    let channel = "live:lines:{live:room:odd}";
+    for odd in [
+        &b"hello"[..],
+        b"",
+        b"L x",
+        b"L 1 1 1 n 1\nl\xff\xff\xff\xffx",
+        b"N n x\n",
+        &[0xff; 300],
+    ] {
+        publish(channel, odd);
+        publish("live:orders", odd);
+    }
+    let order = b"O other.1 0 5 broadcast\n{\"type\":\"broadcast\"}";
+    publish("live:orders", order);
+    publish("live:orders", order);
+    assert_eq!(viewer.expect("broadcast"), json!({"type": "broadcast"}));
+    say(&mut viewer, "odd", "still here");
+    assert_eq!(lines(&mut viewer, 1), [(1, "still here".to_owned())]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! A node that is gone leaves what it counted behind. Whoever sees that its lease has run out takes it out, room by room; doing so twice
 //! is doing it once. A node whose lease ran out while it lived counts anew under another name: its old one is taken out like any other's.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use redis::{Cmd, RedisError, Value, cmd, from_redis_value};
 
@@ -50,6 +50,10 @@ pub struct Chores {
     me: String,
     times: u64,
     queue: VecDeque<Chore>,
+    /// Rooms with another count, by their newest.
+    ranks: HashMap<RoomId, i64>,
+    /// Ranks under way.
+    ranking: Vec<(RoomId, i64)>,
     renew_ns: u64,
     look_ns: u64,
 }
@@ -61,6 +65,8 @@ impl Chores {
             me: me.to_owned(),
             times: 0,
             queue: VecDeque::new(),
+            ranks: HashMap::new(),
+            ranking: Vec::new(),
             renew_ns: 0,
             look_ns: 0,
         }
@@ -74,6 +80,10 @@ impl Chores {
     /// Begins to count under another name; what stands under the old one is taken out. The commands that make it known.
     pub fn begin(&mut self, now_ns: u64, unix_s: u64) -> [Cmd; 2] {
         self.queue.clear();
+        // What was under way when it went may not have arrived; a newer one stands.
+        for (room, connections) in std::mem::take(&mut self.ranking) {
+            self.ranks.entry(room).or_insert(connections);
+        }
         if self.times > 0 {
             self.queue.push_back(Chore::Rooms(self.name()));
         }
@@ -94,14 +104,19 @@ impl Chores {
         self.queue.push_back(Chore::Rooms(self.name()));
     }
 
-    /// Whether everything is done.
-    pub fn is_done(&self) -> bool {
-        self.queue.is_empty()
-    }
-
     /// A room has another count.
     pub fn rank(&mut self, room: RoomId, connections: i64) {
-        self.queue.push_back(Chore::Rank { room, connections });
+        self.ranks.insert(room, connections);
+    }
+
+    /// What was to be done has been done.
+    pub fn settled(&mut self) {
+        self.ranking.clear();
+    }
+
+    /// Whether there is something to do at once.
+    pub fn are_waiting(&self) -> bool {
+        !self.queue.is_empty() || !self.ranks.is_empty()
     }
 
     /// What is to be done now.
@@ -115,7 +130,15 @@ impl Chores {
             self.queue.push_back(Chore::Nodes);
         }
         let some = self.queue.len().min(TOGETHER_MAX);
-        self.queue.drain(..some).collect()
+        let mut due: Vec<Chore> = self.queue.drain(..some).collect();
+        let ranks: Vec<RoomId> = self.ranks.keys().take(TOGETHER_MAX).cloned().collect();
+        for room in ranks {
+            if let Some(connections) = self.ranks.remove(&room) {
+                self.ranking.push((room.clone(), connections));
+                due.push(Chore::Rank { room, connections });
+            }
+        }
+        due
     }
 
     /// How it is done. `drop` is the script that takes out.

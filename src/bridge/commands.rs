@@ -5,9 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use redis::{
-    Cmd, Connection, ConnectionInfo, ConnectionLike, RedisError, Value, cmd, from_redis_value,
-};
+use redis::{Cmd, Connection, ConnectionInfo, RedisError, Value, cmd, from_redis_value};
 
 use super::breaker::{ANSWER_MS, Breaker, Fault, State};
 use super::chores::{Chore, Chores, uncount};
@@ -24,7 +22,7 @@ use crate::room::presence::Moves;
 use crate::telemetry::redis::RedisStats;
 
 /// Questions that go out together.
-const TOGETHER_MAX: usize = 512;
+const TOGETHER_MAX: usize = 128;
 /// A room nobody asks about keeps its numbering and its lines for so long.
 const KEPT_S: u64 = 3600;
 /// A batch that Redis gets to see later than this after it went out has been delivered without it.
@@ -197,7 +195,9 @@ impl Commands {
             }
             let now_ns = self.clock.mono_ns();
             let next_ns = canary_ns + self.breaker.canary_every_ns();
-            let patience = match self.under_way.is_empty() {
+            let closed = self.breaker.state() == State::Closed;
+            let idle = self.under_way.is_empty() && !(closed && self.chores.are_waiting());
+            let patience = match idle {
                 true => Duration::from_nanos(next_ns.saturating_sub(now_ns)),
                 false => Duration::ZERO,
             };
@@ -259,13 +259,18 @@ impl Commands {
                     moves,
                 } => {
                     let name = self.chores.name();
-                    let mut known = cmd("SADD");
-                    put(
-                        known.arg(keys::rooms(&name)).arg(room.as_str()),
-                        Due::Nothing,
-                    );
+                    // Where nothing of this node is left there is nothing to take out.
+                    let gone = *connections == 0 && !moves.more;
+                    let mut known = cmd(if gone { "SREM" } else { "SADD" });
+                    known.arg(keys::rooms(&name)).arg(room.as_str());
+                    if !gone {
+                        put(&known, Due::Nothing);
+                    }
                     let command = count(line, &name, room, *connections, moves);
                     put(&command, Due::Counted { room: room.clone() });
+                    if gone {
+                        put(&known, Due::Nothing);
+                    }
                 }
                 Outward::End { room } => {
                     let mut command = cmd("DEL");
@@ -273,8 +278,12 @@ impl Commands {
                     put(&command, Due::Nothing);
                 }
                 Outward::Uncount { room } => {
-                    let command = uncount(&line.drop, &self.chores.name(), room);
+                    let name = self.chores.name();
+                    let command = uncount(&line.drop, &name, room);
                     put(&command, Due::Counted { room: room.clone() });
+                    let mut known = cmd("SREM");
+                    known.arg(keys::rooms(&name)).arg(room.as_str());
+                    put(&known, Due::Nothing);
                 }
                 Outward::Order { shard, key, order } => {
                     let asker = Asker {
@@ -343,7 +352,7 @@ impl Commands {
         if due.is_empty() {
             return Ok(());
         }
-        let answers = line.connection.req_packed_commands(&packed, 0, due.len())?;
+        let answers = self.round(line, &packed, due.len(), begun_ns)?;
         let now_ns = self.clock.mono_ns();
         let waiting = self.asked.len() as u64;
         self.stats
@@ -352,6 +361,7 @@ impl Commands {
         for (answer, due) in answers.into_iter().zip(due) {
             lost |= self.answered(answer, due)?;
         }
+        self.chores.settled();
         if lost {
             tracing::warn!("this node was not heard of for longer than its lease: it counts anew");
             self.begin_count(line)?;
@@ -364,6 +374,25 @@ impl Commands {
             self.up();
         }
         Ok(())
+    }
+
+    /// Sends, and reads so many answers. The first that does not come ends it: each further one would be waited for as long.
+    fn round(
+        &self,
+        line: &mut Line,
+        packed: &[u8],
+        count: usize,
+        begun_ns: u64,
+    ) -> Result<Vec<Value>, End> {
+        line.connection.send_packed_command(packed)?;
+        let mut answers = Vec::with_capacity(count);
+        for _ in 0..count {
+            answers.push(line.connection.recv_response()?);
+            if self.clock.mono_ns() - begun_ns > 2 * ANSWER_MS * 1_000_000 {
+                return Err(Fault::Slow.into());
+            }
+        }
+        Ok(answers)
     }
 
     fn own(&self, word: &str) -> Cmd {
@@ -421,7 +450,7 @@ impl Commands {
         self.under_way.clear();
         let until_ns = self.clock.mono_ns() + FAREWELL_NS;
         let mut canary_ns = u64::MAX / 2;
-        while !self.chores.is_done() && self.clock.mono_ns() < until_ns {
+        while self.chores.are_waiting() && self.clock.mono_ns() < until_ns {
             if self.ask(line, &mut canary_ns).is_err() {
                 return;
             }

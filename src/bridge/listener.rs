@@ -1,6 +1,6 @@
 //! The thread that hears Redis: the channels of rooms with viewers here, and the node's own, by which it is made to look up.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,8 +20,10 @@ use crate::telemetry::redis::RedisStats;
 const LOOKS_UP: Duration = Duration::from_millis(250);
 /// Between two tries to connect, where the first came to nothing.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Rooms that are let go of between two messages.
-const STALE_AT_ONCE: usize = 16;
+/// Rooms that are begun or let go of between two looks at what came, and messages taken between two such.
+const AT_ONCE: usize = 16;
+/// How long it looks for messages while there are more of them.
+const GLANCE: Duration = Duration::from_millis(1);
 
 /// What the asking thread hands over.
 #[derive(Debug)]
@@ -45,6 +47,7 @@ pub struct Listener {
     me: Arc<str>,
     shared: Arc<Shared>,
     wished: Receiver<Wish>,
+    wishes: VecDeque<Wish>,
     asks: Sender<(u64, Outward)>,
     post: Post,
     own: String,
@@ -73,6 +76,7 @@ impl Listener {
             post: post(start, &shared),
             shared,
             wished,
+            wishes: VecDeque::new(),
             asks,
         }
     }
@@ -97,21 +101,46 @@ impl Listener {
         heard.subscribe(keys::ORDERS)?;
         // A new connection hears nothing yet; what was missed meanwhile is read.
         self.stale.clear();
-        for (room, (generation, begin)) in &self.wanted {
-            self.subscribe(&mut heard, room, *generation, *begin)?;
-        }
+        let mut unheard: Vec<RoomId> = self.wanted.keys().cloned().collect();
         while !self.shared.stops() {
-            while let Ok(wish) = self.wished.try_recv() {
-                self.grant(&mut heard, wish)?;
+            self.look_up();
+            // A bounded number between two messages: the canary must not wait behind a thousand rooms.
+            for _ in 0..AT_ONCE {
+                if let Some(wish) = self.wishes.pop_front() {
+                    self.grant(&mut heard, wish)?;
+                } else if let Some(room) = unheard.pop() {
+                    if let Some((generation, begin)) = self.wanted.get(&room).copied() {
+                        self.subscribe(&mut heard, &room, generation, begin)?;
+                    }
+                } else if let Some(room) = self.stale.iter().next().cloned() {
+                    heard.unsubscribe(keys::channel(&room))?;
+                    self.stale.remove(&room);
+                }
             }
-            let stale: Vec<RoomId> = self.stale.iter().take(STALE_AT_ONCE).cloned().collect();
-            for room in stale {
-                heard.unsubscribe(keys::channel(&room))?;
-                self.stale.remove(&room);
+            let busy = !(self.wishes.is_empty() && unheard.is_empty() && self.stale.is_empty());
+            if busy {
+                heard.set_read_timeout(Some(GLANCE))?;
+                for _ in 0..AT_ONCE {
+                    if !self.hear(&mut heard)? {
+                        break;
+                    }
+                }
+                heard.set_read_timeout(Some(LOOKS_UP))?;
+            } else {
+                self.hear(&mut heard)?;
             }
-            self.hear(&mut heard)?;
         }
         Ok(())
+    }
+
+    /// Takes what is wished. What was wished before a [`Wish::Forget`] is not wished any more.
+    fn look_up(&mut self) {
+        for wish in self.wished.try_iter() {
+            if matches!(wish, Wish::Forget) {
+                self.wishes.clear();
+            }
+            self.wishes.push_back(wish);
+        }
     }
 
     fn grant(&mut self, heard: &mut PubSub<'_>, wish: Wish) -> Result<(), RedisError> {
@@ -157,17 +186,18 @@ impl Listener {
         Ok(())
     }
 
-    fn hear(&self, heard: &mut PubSub<'_>) -> Result<(), RedisError> {
+    /// Takes one message. Whether there was one.
+    fn hear(&self, heard: &mut PubSub<'_>) -> Result<bool, RedisError> {
         let message = match heard.get_message() {
             Ok(message) => message,
-            Err(error) if error.is_timeout() => return Ok(()),
+            Err(error) if error.is_timeout() => return Ok(false),
             Err(error) => return Err(error),
         };
         let channel = message.get_channel_name();
         if channel == self.own {
             let said: String = message.get_payload()?;
             self.own_word(&said);
-            return Ok(());
+            return Ok(true);
         }
         if channel == keys::ORDERS {
             let order: Vec<u8> = message.get_payload()?;
@@ -179,10 +209,10 @@ impl Listener {
                 }
                 None => tracing::warn!("something that is no order came by the channel of orders"),
             }
-            return Ok(());
+            return Ok(true);
         }
         let Some(room) = keys::room_of(channel) else {
-            return Ok(());
+            return Ok(true);
         };
         self.stats.heard();
         let payload: Vec<u8> = message.get_payload()?;
@@ -198,7 +228,7 @@ impl Listener {
                 tracing::warn!(%room, "something that is no message came by the room's channel")
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// What this node, or one that carried out its order, says to it.

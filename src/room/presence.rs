@@ -70,7 +70,9 @@ impl Presence {
 
     /// From now on remembers who comes and goes, beginning with everybody here.
     pub fn watch(&mut self) {
-        self.moved = Some(self.users.keys().cloned().collect());
+        // Who went and has not been told of stays in it.
+        let moved = self.moved.get_or_insert_default();
+        moved.extend(self.users.keys().cloned());
     }
 
     /// Remembers no more.

@@ -421,6 +421,8 @@ impl Shard {
                 && let Ok((_, tie)) = self.homes.remove(&room)
             {
                 self.room_over(&room, tie);
+            } else if self.cluster.is_some() {
+                self.renew(&room);
             }
         }
     }

@@ -17,6 +17,9 @@ use crate::proto::ws::encode;
 /// Other nodes are waited for so long.
 const AWAITED_MS: u64 = 500;
 
+/// Shards of other nodes whose newest order is remembered.
+const NEWEST_MAX: usize = 4096;
+
 /// Orders under way on one shard, either way. As many as there are exchanges that wait for them, and orders of other nodes in one
 /// turn's messages.
 #[derive(Default)]
@@ -24,6 +27,8 @@ pub struct Orders {
     next: u64,
     given: HashMap<u64, Given>,
     taken: HashMap<u64, Taken>,
+    /// The newest order of each shard of another node: one that comes twice is carried out once.
+    newest: HashMap<(Box<str>, ShardId), u64>,
 }
 
 /// An order given to the other nodes.
@@ -142,6 +147,15 @@ impl Shard {
             // The one who asked waits no longer than it would for a node that is gone.
             return;
         }
+        if self.orders.newest.len() >= NEWEST_MAX {
+            self.orders.newest.clear();
+        }
+        let newest = &mut self.orders.newest;
+        let newest = newest.entry((asker.node.clone(), asker.shard)).or_default();
+        if asker.key <= *newest {
+            return;
+        }
+        *newest = asker.key;
         self.orders.next += 1;
         let key = self.orders.next;
         let from = ReplyTo::Order {

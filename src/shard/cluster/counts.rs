@@ -9,6 +9,9 @@ use crate::shard::Shard;
 const COUNT_EVERY_MS: u64 = 1000;
 /// Rooms with another count are looked at this often.
 const COUNT_TICK_MS: u64 = 50;
+/// What stands in Redis goes an hour after it was last written: a room with the same people in it writes it this often, and reads what
+/// it may have missed.
+const RENEW_EVERY_MS: u64 = 600_000;
 /// Users told of at once.
 const MOVES_MAX: usize = 1000;
 
@@ -61,14 +64,40 @@ impl Shard {
             tie.counting = moves.more;
             if moves.more {
                 cluster.counting.push(room.clone());
-            } else if moves.is_empty() && connections == tie.counted {
+            } else if moves.is_empty() && connections == tie.counted && !tie.renews {
                 continue;
             }
-            (tie.counted, tie.counted_ms) = (connections, now_ms.max(1));
+            tie.renews = false;
+            tie.counted = connections;
+            // The rest of a great coming or going follows at once.
+            tie.counted_ms = if moves.more { 0 } else { now_ms.max(1) };
             cluster.ask(Outward::Count {
                 room,
                 connections,
                 moves,
+            });
+        }
+    }
+
+    /// Writes anew what would go, and reads what may have been missed; every ten minutes.
+    pub(in crate::shard) fn renew(&mut self, room: &RoomId) {
+        let now_ms = self.now.mono_ms();
+        let Some((home, tie)) = self.homes.tied(room) else {
+            return;
+        };
+        let is_due = tie.renewed_ms + RENEW_EVERY_MS <= now_ms;
+        if !is_due || tie.standing != Standing::Joined || home.here() == 0 {
+            return;
+        }
+        (tie.renews, tie.renewed_ms) = (true, now_ms);
+        let reads = tie.link.read();
+        self.note_count(room);
+        if reads {
+            let begin = Some(self.new_epoch());
+            self.ask_cluster(Outward::Read {
+                room: room.clone(),
+                begin,
+                subscribed: true,
             });
         }
     }

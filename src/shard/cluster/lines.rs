@@ -189,12 +189,25 @@ impl Shard {
             return;
         };
         let held = tie.link.was_read();
+        if subscribed && tie.standing == Standing::Unread && !tie.subscribing {
+            // It was left meanwhile.
+            return;
+        }
         tie.subscribing &= !subscribed;
         let (standing, at) = (tie.standing, home.epoch());
         match found {
             Some(found) if standing == Standing::Joined && found.epoch == at => {
                 self.fill_gap(&room, &found);
                 self.set_counts(&room, found);
+            }
+            Some(found) if standing == Standing::Joined => {
+                // Redis has forgotten the numbering. What was said since is news to those who are here.
+                let first = found.batches.first();
+                let before = first.map_or(found.seq, |lines| lines.first - 1);
+                self.renumber(&room, found.epoch, before);
+                self.fill_gap(&room, &found);
+                self.set_counts(&room, found);
+                self.note_count(&room);
             }
             Some(found) if subscribed || standing != Standing::Rejoining => {
                 self.renumber(&room, found.epoch, found.seq);

@@ -53,6 +53,9 @@ pub struct Tie {
     /// What the cluster was last told, and when.
     counted: u32,
     counted_ms: u64,
+    /// It is to be told though nothing changed.
+    renews: bool,
+    renewed_ms: u64,
 }
 
 /// How far a room's tie has come.
@@ -80,6 +83,8 @@ impl Tie {
             counting: false,
             counted: 0,
             counted_ms: 0,
+            renews: false,
+            renewed_ms: now.mono_ms(),
         })
     }
 
@@ -224,8 +229,8 @@ impl Shard {
                 && home.here() == 0
                 && tie.standing == Standing::Joined
             {
-                if tie.link.is_reading() {
-                    // What is read would be taken for subscribed.
+                if tie.link.is_reading() || tie.counting {
+                    // What is read would be taken for subscribed, and who went is still to be told.
                     cluster.left.push_back((room, now_ms + LINGER_MS));
                     continue;
                 }
@@ -353,7 +358,7 @@ impl Shard {
         for (_, from) in tie.parked {
             self.answer(from, Some(room.clone()), Err(busy()));
         }
-        if tie.counted > 0 {
+        if tie.counted > 0 || tie.counting {
             let room = room.clone();
             self.ask_cluster(Outward::Uncount { room });
         }
