@@ -138,6 +138,13 @@ pub enum Outward {
         /// Users that came and went since it was last told.
         moves: Moves,
     },
+    /// What a room's owner has said of it.
+    Settings {
+        /// The room.
+        room: RoomId,
+        /// The body of a `PUT` that says all of it.
+        json: Bytes,
+    },
     /// A room is over: its numbering and its lines are forgotten.
     End {
         /// The room.
@@ -202,8 +209,10 @@ pub enum Inward {
         room: RoomId,
         /// Whether what comes from now on comes too.
         subscribed: bool,
-        /// `None`: the cluster does not know it.
+        /// `None`: nothing was said in it yet.
         found: Option<RoomRead>,
+        /// What its owner has said of it.
+        settings: Option<Bytes>,
     },
     /// So many nodes hear an order, this one among them.
     Ordered {

@@ -661,3 +661,62 @@ fn redis_is_spoken_to_over_tls_and_by_a_user_with_few_rights() {
     });
     assert!(!node.logged().contains("gateway:wrong"));
 }
+
+#[test]
+fn what_is_said_of_a_room_on_one_node_holds_on_all() {
+    let redis = Redis::start(&[]);
+    let nodes = nodes(&redis, 2);
+    let put = |node: &Node, body: Value| {
+        let answer = node.api("PUT", "/api/v1/rooms/vip", &body.to_string());
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    };
+    put(&nodes[0], json!({"access": "private", "title": "for few"}));
+    // Nobody has been in it on the other node.
+    let found = room(&nodes[1], "vip");
+    assert_eq!(
+        (&found["access"], &found["title"]),
+        (&json!("private"), &json!("for few"))
+    );
+    let refused = Viewer::try_connect(nodes[1].public, "?room=vip", &[]).unwrap_err();
+    assert_eq!(
+        (refused.status, refused.json()["code"].clone()),
+        (403, json!("login_required"))
+    );
+    let bob = format!(
+        "Authorization: Bearer {}",
+        nodes[1].token(&["--user", "bob"])
+    );
+    let body = json!({"room": "vip", "text": "let me in"}).to_string();
+    let refused = nodes[1].public("POST", "/api/v1/danmaku/push", &[&bob], &body);
+    assert_eq!(
+        (refused.status, refused.json()["code"].clone()),
+        (403, json!("room_forbidden"))
+    );
+    let refused = nodes[1].public("GET", "/api/v1/rooms/vip/history", &[&bob], "");
+    assert_eq!(refused.status, 403, "{}", refused.text);
+
+    let token = nodes[1].token(&["--user", "ann", "--room", "vip"]);
+    let mut ann = nodes[1].connect(&format!("?room=vip&token={token}"));
+    ann.expect("welcome");
+    ann.expect("joined");
+    put(
+        &nodes[0],
+        json!({"title": "for many", "data": {"n": [1, 2]}}),
+    );
+    wait_for("who is in it hears of it", || {
+        room(&nodes[1], "vip")["title"] == "for many"
+    });
+    put(&nodes[1], json!({"tick_ms": 50}));
+    wait_for("and so does the other node", || {
+        let found = room(&nodes[0], "vip");
+        found["tick_ms"] == 50
+            && found["data"] == json!({"n": [1, 2]})
+            && found["access"] == "private"
+    });
+
+    let closed = nodes[0].api("DELETE", "/api/v1/rooms/vip", "");
+    assert_eq!(closed.status, 200, "{}", closed.text);
+    assert_eq!(ann.expect("left")["code"], "room_closed");
+    assert_eq!(redis.ask::<u64>("EXISTS live:settings:{live:room:vip}"), 0);
+    nodes[1].join("vip");
+}

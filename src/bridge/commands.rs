@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use redis::{Cmd, Connection, ConnectionInfo, RedisError, Value, cmd, from_redis_value};
 
@@ -272,9 +273,19 @@ impl Commands {
                         put(&known, Due::Nothing);
                     }
                 }
+                Outward::Settings { room, json } => {
+                    let mut command = cmd("SET");
+                    command.arg(keys::settings(room)).arg(&json[..]);
+                    put(&command, Due::Nothing);
+                    let mut command = cmd("PUBLISH");
+                    let message = [b"S\n", &json[..]].concat();
+                    command.arg(keys::channel(room)).arg(message);
+                    put(&command, Due::Nothing);
+                }
                 Outward::End { room } => {
                     let mut command = cmd("DEL");
                     command.arg(keys::numbering(room)).arg(keys::log(room));
+                    command.arg(keys::settings(room));
                     put(&command, Due::Nothing);
                 }
                 Outward::Uncount { room } => {
@@ -476,14 +487,12 @@ impl Commands {
                 self.post.to_home(&room, numbered);
             }
             Due::Room { room, subscribed } => {
-                let found = match answer {
-                    Value::Nil => None,
-                    found => Some(room_read(found)?),
-                };
+                let (settings, found) = room_read(answer)?;
                 let read = Inward::Read {
                     room: room.clone(),
                     subscribed,
                     found,
+                    settings,
                 };
                 self.post.to_home(&room, read);
             }
@@ -547,10 +556,11 @@ fn read(line: &Line, room: &RoomId, begin: Option<Epoch>) -> Cmd {
     let mut command = cmd("EVALSHA");
     command
         .arg(&line.read)
-        .arg(3)
+        .arg(4)
         .arg(keys::numbering(room))
         .arg(keys::log(room))
         .arg(keys::parts(room))
+        .arg(keys::settings(room))
         .arg(begin)
         .arg(KEPT_S);
     command
@@ -584,9 +594,16 @@ fn count(line: &Line, node: &str, room: &RoomId, connections: u32, moves: &Moves
 /// An entry of a stream: its id, and names and values.
 type Entry = (String, Vec<Value>);
 
-fn room_read(answer: Value) -> Result<RoomRead, RedisError> {
-    let (epoch, seq, entries, parts): (u64, u64, Vec<Entry>, Vec<Value>) =
-        from_redis_value(answer)?;
+fn room_read(answer: Value) -> Result<(Option<Bytes>, Option<RoomRead>), RedisError> {
+    let mut parts: Vec<Value> = from_redis_value(answer)?;
+    let rest = parts.split_off(parts.len().min(1));
+    let settings: Option<Vec<u8>> = from_redis_value(parts.pop().unwrap_or_default())?;
+    let settings = settings.map(Bytes::from);
+    if rest.is_empty() {
+        return Ok((settings, None));
+    }
+    let rest = Value::Array(rest);
+    let (epoch, seq, entries, parts): (u64, u64, Vec<Entry>, Vec<Value>) = from_redis_value(rest)?;
     let batches = entries.into_iter().filter_map(|(_, fields)| {
         let payload: Vec<u8> = from_redis_value(fields.into_iter().nth(1)?).ok()?;
         match node::parse(payload.into())? {
@@ -600,12 +617,13 @@ fn room_read(answer: Value) -> Result<RoomRead, RedisError> {
         let (node, count): (String, u32) = (from_redis_value(node)?, from_redis_value(count)?);
         counts.push((node.into(), count));
     }
-    Ok(RoomRead {
+    let found = RoomRead {
         epoch: Epoch(epoch),
         seq,
         batches: batches.collect(),
         counts,
-    })
+    };
+    Ok((settings, Some(found)))
 }
 
 /// What went wrong: the library's words and the system's, which hold nothing of what was sent.

@@ -58,6 +58,11 @@ pub fn rooms(node: &str) -> String {
     format!("live:rooms:{node}")
 }
 
+/// String: what its owner has said of the room. Stays until the room is closed.
+pub fn settings(room: &RoomId) -> String {
+    tagged("settings", room)
+}
+
 /// Hash: connections by node.
 pub fn parts(room: &RoomId) -> String {
     tagged("part", room)
@@ -121,18 +126,18 @@ redis.call('PUBLISH', ARGV[1], message)
 return {epoch, first}
 ";
 
-/// What there is of a room. Keys: numbering, log, parts. Arguments: epoch to begin with, empty = none; seconds kept. Answers nil, or
-/// epoch, newest number, batches, nodes and their connections.
+/// What there is of a room. Keys: numbering, log, parts, settings. Arguments: epoch to begin with, empty = none; seconds kept. Answers
+/// settings, epoch, newest number, batches, nodes and their connections; settings alone where there is no numbering.
 pub const READ: &str = r"
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch then
-  if ARGV[1] == '' then return false end
+  if ARGV[1] == '' then return {redis.call('GET', KEYS[4])} end
   epoch = ARGV[1]
   redis.call('HSET', KEYS[1], 'epoch', epoch, 'seq', 0)
   redis.call('DEL', KEYS[2])
   redis.call('EXPIRE', KEYS[1], ARGV[2])
 end
-return {epoch, redis.call('HGET', KEYS[1], 'seq'), redis.call('XRANGE', KEYS[2], '-', '+'), redis.call('HGETALL', KEYS[3])}
+return {redis.call('GET', KEYS[4]), epoch, redis.call('HGET', KEYS[1], 'seq'), redis.call('XRANGE', KEYS[2], '-', '+'), redis.call('HGETALL', KEYS[3])}
 ";
 
 /// A node's part of who is in a room: how many connections, and which users came and went. It says what is, not what changed, so that
@@ -215,6 +220,7 @@ mod tests {
             parts(&room),
             sent(&room, "n{1}"),
             channel(&room),
+            settings(&room),
         ] {
             assert!(key.starts_with("live:"), "{key}");
             assert_eq!(hashed(&key), "live:room:vip:1.a-b_c", "{key}");

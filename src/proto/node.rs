@@ -8,6 +8,7 @@
 //! l 0000007d ,"ts":..}                     an item: kind, length (u32, big-endian), the object from behind its number on
 //! e 00000061 ,"ts":..}
 //! N node-a.5f3c 250\n                      a node's connections in the room
+//! S\n{"access":"private"}                    what a room's owner has said of it
 //! O node-a.5f3c 1 77 kick 1001\nann\nbye   what every node is to do, and who awaits the answer
 //! ```
 
@@ -77,6 +78,8 @@ pub enum Message {
         /// How many.
         connections: u32,
     },
+    /// What the room's owner has said of it, as the body of `PUT /rooms/{room}`.
+    Settings(Bytes),
 }
 
 /// A numbered batch.
@@ -157,6 +160,7 @@ pub fn parse(bytes: Bytes) -> Option<Message> {
             };
             is_whole(&lines).then_some(Message::Lines(lines))?
         }
+        "S" => Message::Settings(bytes.slice(end + 1..)),
         "N" => Message::Count {
             node: words.next()?.into(),
             connections: words.next()?.parse().ok()?,

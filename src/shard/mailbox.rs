@@ -131,13 +131,6 @@ impl Shard {
                 self.note_count(&room);
                 self.was_left(&room);
             }
-            RoomAsk::Admit { who, then } => {
-                let access = self.homes.access(&room, &self.policy.config.rooms);
-                match admit(access, who.as_deref(), &room) {
-                    Ok(()) => self.asked_of_room(room, *then, from),
-                    Err(refusal) => self.answer(from, Some(room), Err(refusal)),
-                }
-            }
             ask => {
                 if let Some((ask, from)) = self.park(&room, ask, from) {
                     self.answer_of_room(room, ask, from);
@@ -151,8 +144,14 @@ impl Shard {
         let shared = self.is_shared();
         let enters = matches!(ask, RoomAsk::Join(_));
         let answer = match ask {
-            // Neither waits for an answer of the room.
-            RoomAsk::Leave(_) | RoomAsk::Admit { .. } => return,
+            RoomAsk::Leave(_) => return,
+            RoomAsk::Admit { who, then } => {
+                let access = self.homes.access(&room, &self.policy.config.rooms);
+                return match admit(access, who.as_deref(), &room) {
+                    Ok(()) => self.answer_of_room(room, *then, from),
+                    Err(refusal) => self.answer(from, Some(room), Err(refusal)),
+                };
+            }
             RoomAsk::Join(join) => {
                 let (who, seat) = (join.who.as_ref().map(|who| who.user.id.clone()), join.seat);
                 let rooms = &self.policy.config.rooms;
@@ -170,9 +169,15 @@ impl Shard {
             }
             RoomAsk::Put(patch) => {
                 let rooms = &self.policy.config.rooms;
-                self.homes
+                let put = self
+                    .homes
                     .open(&room, rooms, self.now, &mut self.rng, shared)
-                    .map(|home| Answer::Detail(Box::new(home.put(*patch))))
+                    .map(|home| (home.put(*patch), home.settings()));
+                if let (true, Ok((_, json))) = (shared, &put) {
+                    let (room, json) = (room.clone(), json.clone().into());
+                    self.ask_cluster(Outward::Settings { room, json });
+                }
+                put.map(|(detail, _)| Answer::Detail(Box::new(detail)))
             }
             RoomAsk::Detail => self
                 .homes
@@ -253,7 +258,7 @@ impl Shard {
         Ok(home.here())
     }
 
-    fn publish_at_home(&mut self, room: RoomId, publish: Publish, from: ReplyTo) {
+    pub(super) fn publish_at_home(&mut self, room: RoomId, publish: Publish, from: ReplyTo) {
         let (publish, from) = match self.cluster {
             None => (publish, from),
             Some(_) => match self.publish_shared(&room, publish, from) {

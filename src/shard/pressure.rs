@@ -213,7 +213,7 @@ impl Shard {
     /// What is refused for the node's sake, with a time to come back.
     pub(super) fn overloaded(&mut self, what: Shed, reason: &'static str) -> Refusal {
         self.metrics.shed(what, 1);
-        let after_ms = self.rng.jitter(limits::OVERLOADED_RETRY_MS, 50);
-        Refusal::new(Code::Overloaded, reason).retry(after_ms)
+        // Spread where it is answered, as every refusal.
+        Refusal::new(Code::Overloaded, reason).retry(limits::OVERLOADED_RETRY_MS)
     }
 }

@@ -2,17 +2,36 @@
 //! judged, gathered, sealed and sent stays what it is in a room of one node.
 
 use bytes::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::{Home, Kind};
 use crate::base::clock::Now;
+use crate::base::identity::Access;
 use crate::base::ids::Epoch;
 use crate::base::refusal::Refusal;
 use crate::config::checked::Limits;
+use crate::proto::danmaku::http::parse_room_patch;
 use crate::proto::danmaku::server::{self, Numbered};
 use crate::proto::node::{self, Lines};
-use crate::room::ask::{Once, Publish, Published, Speaker};
+use crate::room::ask::{Once, Patch, Publish, Published, Speaker};
 use crate::room::history::{History, Kept};
 use crate::room::presence::Moves;
+
+/// The body of a `PUT`.
+#[derive(Serialize)]
+struct Said<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tick_ms: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deliver_per_s_max: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
+}
 
 impl Home {
     /// Judges what the cluster is to number; `Some` if it has been numbered before, by its idempotency key.
@@ -125,6 +144,39 @@ impl Home {
     /// How many lines the cluster's log is to keep for this room.
     pub fn history_lines(&self) -> usize {
         self.settings.class.history_lines
+    }
+
+    /// What the owner has said of the room, as the body of a `PUT` that says all of it.
+    pub fn settings(&self) -> Vec<u8> {
+        let settings = &self.settings;
+        let said = Said {
+            title: Some(&*settings.title).filter(|title| !title.is_empty()),
+            access: settings.access.map(Access::as_str),
+            tick_ms: settings.tick_ms,
+            deliver_per_s_max: settings.deliver_per_s_max,
+            data: settings.data.as_deref(),
+        };
+        // Words, numbers and JSON that has been read before: it cannot fail.
+        serde_json::to_vec(&said).unwrap_or_default()
+    }
+
+    /// What was said of the room on another node.
+    ///
+    /// # Errors
+    /// It is no such body.
+    pub fn take_settings(&mut self, json: &[u8]) -> Result<(), Refusal> {
+        let body = parse_room_patch(json)?;
+        let configured = self.settings.configured;
+        self.put(Patch {
+            title: body.title,
+            access: body.access,
+            tick_ms: body.tick_ms,
+            deliver_per_s_max: body.deliver_per_s_max,
+            data: body.data,
+        });
+        // They stand in Redis: this node need not keep a room for them.
+        self.settings.configured = configured;
+        Ok(())
     }
 
     /// From now on remembers who comes and goes, beginning with everybody here.

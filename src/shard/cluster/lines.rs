@@ -1,5 +1,7 @@
 //! Lines of shared rooms: out to be numbered, in to be taken, read where some are missing. Part of the shard's turn.
 
+use bytes::Bytes;
+
 use super::Standing;
 use crate::base::ids::{Epoch, RoomId};
 use crate::bus::{Answer, Outward, ReplyTo, RoomAsk, RoomRead};
@@ -31,6 +33,17 @@ impl Shard {
         };
         if tie.standing == Standing::Rejoining {
             return Some((publish, from));
+        }
+        if !tie.known && !publish.exempt && tie.standing != Standing::Joined {
+            tie.parked_lines.push((publish, from));
+            if tie.link.read() {
+                self.ask_cluster(Outward::Read {
+                    room: room.clone(),
+                    begin: None,
+                    subscribed: false,
+                });
+            }
+            return None;
         }
         let kind = kind_of(&publish);
         let judged = takes_more(home, &self.mail, self.overload.share())
@@ -181,7 +194,13 @@ impl Shard {
         }
     }
 
-    pub(super) fn room_read(&mut self, room: RoomId, subscribed: bool, found: Option<RoomRead>) {
+    pub(super) fn room_read(
+        &mut self,
+        room: RoomId,
+        subscribed: bool,
+        found: Option<RoomRead>,
+        settings: Option<Bytes>,
+    ) {
         let Some((home, tie)) = self.homes.tied(&room) else {
             if subscribed {
                 self.ask_cluster(Outward::Unsubscribe { room });
@@ -195,6 +214,11 @@ impl Shard {
         }
         tie.subscribing &= !subscribed;
         let (standing, at) = (tie.standing, home.epoch());
+        tie.known = true;
+        let is_configured = settings.is_some();
+        if let Some(json) = settings {
+            self.take_settings(&room, &json);
+        }
         match found {
             Some(found) if standing == Standing::Joined && found.epoch == at => {
                 self.fill_gap(&room, &found);
@@ -242,13 +266,22 @@ impl Shard {
         if !tie.parked.is_empty() {
             tie.standing = Standing::Reading;
         }
+        let lines = std::mem::take(&mut tie.parked_lines);
         let is_unknown = !subscribed && home.forgettable(u64::MAX) && home.seq() == 0;
-        if is_unknown && tie.parked.is_empty() && tie.link.is_idle() {
+        if is_unknown
+            && !is_configured
+            && lines.is_empty()
+            && tie.parked.is_empty()
+            && tie.link.is_idle()
+        {
             // Nobody knows it: who asked is told so.
             let _ = self.homes.remove(&room);
         }
         for (ask, from) in parked {
             self.answer_of_room(room.clone(), ask, from);
+        }
+        for (publish, from) in lines {
+            self.publish_at_home(room.clone(), publish, from);
         }
         // Whoever it was for may be gone by now.
         self.was_left(&room);
@@ -282,5 +315,14 @@ impl Shard {
         let seq = self.homes.find(room).map_or(0, |home| home.seq());
         self.pass(room, found.seq, found.seq.saturating_sub(seq));
         self.homes.touched(room, self.now.mono_ms());
+    }
+
+    /// What was said of the room on another node.
+    pub(super) fn take_settings(&mut self, room: &RoomId, json: &[u8]) {
+        if let Ok(home) = self.homes.find(room)
+            && let Err(refusal) = home.take_settings(json)
+        {
+            tracing::warn!(%room, why = %refusal.reason, "the room's settings in Redis cannot be read");
+        }
     }
 }

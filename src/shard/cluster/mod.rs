@@ -17,6 +17,7 @@ use crate::base::clock::Now;
 use crate::base::ids::{Epoch, RoomId};
 use crate::bus::{Inward, Outlet, Outward, ReplyTo, RoomAsk};
 use crate::proto::node::Message;
+use crate::room::ask::Publish;
 use crate::room::link::Link;
 
 /// A room that nobody is in any more stays subscribed for so long: people come back.
@@ -45,6 +46,10 @@ pub struct Tie {
     standing: Standing,
     /// Who wants something of a room that is not known here yet.
     parked: Vec<(RoomAsk, ReplyTo)>,
+    /// Who wants to say something in a room of which is not known here whom it lets in.
+    parked_lines: Vec<(Publish, ReplyTo)>,
+    /// What its owner has said of it is known here.
+    known: bool,
     /// Its subscription has been asked for, and the answer is still to come.
     subscribing: bool,
     dirty: bool,
@@ -78,6 +83,8 @@ impl Tie {
             link: Link::new(now.mono_ns / 1000),
             standing,
             parked: Vec::new(),
+            parked_lines: Vec::new(),
+            known: false,
             subscribing: false,
             dirty: false,
             counting: false,
@@ -95,7 +102,7 @@ impl Tie {
 
     /// Whether nothing waits for the cluster.
     pub fn is_idle(&self) -> bool {
-        self.link.is_idle() && self.parked.is_empty()
+        self.link.is_idle() && self.parked.is_empty() && self.parked_lines.is_empty()
     }
 }
 
@@ -176,7 +183,10 @@ impl Shard {
         from: ReplyTo,
     ) -> Option<(RoomAsk, ReplyTo)> {
         let joins = matches!(ask, RoomAsk::Join(_));
-        let reads = matches!(ask, RoomAsk::Detail | RoomAsk::History { .. });
+        let reads = matches!(
+            ask,
+            RoomAsk::Detail | RoomAsk::History { .. } | RoomAsk::Admit { .. } | RoomAsk::Put(_)
+        );
         if !self.is_shared() || !(joins || reads) {
             return Some((ask, from));
         }
@@ -235,6 +245,8 @@ impl Shard {
                     continue;
                 }
                 tie.standing = Standing::Unread;
+                // It hears of changes no more.
+                tie.known = false;
                 cluster.ask(Outward::Unsubscribe { room });
             }
         }
@@ -263,7 +275,16 @@ impl Shard {
                 room,
                 subscribed,
                 found,
-            } => self.room_read(room, subscribed, found),
+                settings,
+            } => self.room_read(room, subscribed, found, settings),
+            Inward::Came {
+                room,
+                message: Message::Settings(json),
+            } => {
+                if self.homes.tied(&room).is_some() {
+                    self.take_settings(&room, &json);
+                }
+            }
             Inward::Came {
                 room,
                 message: Message::Lines(lines),
@@ -343,6 +364,9 @@ impl Shard {
             for (ask, from) in tie.parked {
                 self.answer_of_room(room.clone(), ask, from);
             }
+            for (publish, from) in tie.parked_lines {
+                self.publish_at_home(room.clone(), publish, from);
+            }
         }
     }
 
@@ -355,7 +379,9 @@ impl Shard {
         for sent in tie.link.cut().into_iter().filter_map(|cut| cut.sent) {
             self.answer(sent.waits, Some(room.clone()), Err(busy()));
         }
-        for (_, from) in tie.parked {
+        let parked = tie.parked.into_iter().map(|(_, from)| from);
+        let lines = tie.parked_lines.into_iter().map(|(_, from)| from);
+        for from in parked.chain(lines) {
             self.answer(from, Some(room.clone()), Err(busy()));
         }
         if tie.counted > 0 || tie.counting {
