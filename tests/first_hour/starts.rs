@@ -148,9 +148,13 @@ fn words_and_values_that_are_wrong() {
             ..Start::default()
         },
         Start {
-            arguments: &["--redis", "redis://u:hunter2@h"],
+            arguments: &["--redis", "http://u:hunter2@h"],
             exit: 2,
-            says: &["--redis: redis.url", "one node", "danmaku doctor --redis"],
+            says: &[
+                "--redis: redis.url",
+                "redis://[user:password@]host",
+                "danmaku doctor --redis",
+            ],
             never: "hunter2",
             ..Start::default()
         },
