@@ -671,7 +671,10 @@ fn what_is_said_of_a_room_on_one_node_holds_on_all() {
         assert_eq!(answer.status, 200, "{}", answer.text);
     };
     put(&nodes[0], json!({"access": "private", "title": "for few"}));
-    // Nobody has been in it on the other node.
+    // Nobody has been in it on the other node, which knows of it as soon as Redis does.
+    wait_for("the other node knows the room", || {
+        nodes[1].api("GET", "/api/v1/rooms/vip", "").status == 200
+    });
     let found = room(&nodes[1], "vip");
     assert_eq!(
         (&found["access"], &found["title"]),
