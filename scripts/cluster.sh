@@ -34,13 +34,15 @@ folder=$(mktemp -d "${TMPDIR:-/tmp}/danmaku-cluster.XXXXXX")
 started=()
 end() {
   trap - EXIT INT TERM
-  # Only what was started here; the gateways first, so that they take out what they counted.
-  for ((at = ${#started[@]} - 1; at >= 0; at--)); do
-    kill "${started[at]}" 2>/dev/null || true
-    # A second one ends a gateway at once.
-    kill "${started[at]}" 2>/dev/null || true
-  done
-  for pid in "${started[@]}"; do wait "$pid" 2>/dev/null || true; done
+  # Ends only what was started here. What is gone already, as a node that was killed to see what happens, is no reason to leave the rest.
+  set +e
+  kill "${started[@]}" 2>/dev/null
+  # What stands still ends when it goes on.
+  kill -CONT "${started[@]}" 2>/dev/null
+  # A gateway drains first; a second signal, once it has seen the first, ends it at once.
+  sleep 0.2
+  kill "${started[@]}" 2>/dev/null
+  wait
   rm -rf "$folder"
 }
 trap end EXIT
@@ -48,6 +50,16 @@ trap 'exit 0' INT TERM
 
 # redis-server and nginx take no port 0: a port that was free a moment ago is tried, and another one if somebody was faster.
 free_port() { echo $((20000 + RANDOM % 10000)); }
+# Waits until somebody listens on a port, or the program that was to is gone.
+comes_up() {
+  local pid=$1 port=$2
+  for _ in $(seq 50); do
+    listens "$port" && break
+    kill -0 "$pid" 2>/dev/null || break
+    sleep 0.1
+  done
+  kill -0 "$pid" 2>/dev/null
+}
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 wait_until() {
   local what=$1 tries=0
@@ -56,7 +68,7 @@ wait_until() {
     tries=$((tries + 1))
     if [ $tries -gt 100 ]; then
       say "$what did not start; its log:"
-      cat "$folder/$what.log" >&2 || true
+      cat "$folder/$what.log" >&2
       exit 1
     fi
     sleep 0.1
@@ -69,11 +81,7 @@ for _ in 1 2 3 4 5; do
   listens "$port" && continue
   redis-server --port "$port" --bind 127.0.0.1 --save '' --appendonly no --dir "$folder" >"$folder/redis.log" 2>&1 &
   pid=$!
-  for _ in $(seq 50); do
-    listens "$port" && break
-    sleep 0.1
-  done
-  if kill -0 "$pid" 2>/dev/null; then
+  if comes_up "$pid" "$port"; then
     started+=("$pid")
     redis_port=$port
     break
@@ -132,12 +140,7 @@ http {
 CONF
   nginx -c "$folder/nginx.conf" -e "$folder/nginx.log" -p "$folder" >"$folder/nginx.out" 2>&1 &
   pid=$!
-  for _ in $(seq 50); do
-    listens "$port" && break
-    kill -0 "$pid" 2>/dev/null || break
-    sleep 0.1
-  done
-  if kill -0 "$pid" 2>/dev/null; then
+  if comes_up "$pid" "$port"; then
     started+=("$pid")
     nginx_port=$port
     break

@@ -457,5 +457,5 @@ pub struct Policy {
     pub api_keys: ApiKeys,
 }
 
-/// A mailbox is allocated whole at start: 65,536 of these per shard.
+/// A mailbox is allocated whole at start: `limits::MAILBOX_MESSAGES` of these per shard.
 const _: () = assert!(size_of::<Msg>() <= 128);

@@ -329,11 +329,7 @@ impl Home {
 
     fn render(&mut self, publish: &Publish, now: Now) {
         let (room, seq) = (&self.id, self.seq);
-        let (kind, numbered) = match kind_of(publish) {
-            node::Kind::Line => (Kind::Line, Numbered::Danmaku),
-            node::Kind::Host => (Kind::Host, Numbered::Danmaku),
-            node::Kind::Event => (Kind::Event, Numbered::Event),
-        };
+        let (kind, numbered) = batched_as(kind_of(publish));
         // An event goes to everyone whoever said it.
         let speaker = publish.speaker.filter(|_| kind != Kind::Event);
         self.batch.put_by(speaker, kind, now.mono_ns, |out| {
@@ -535,6 +531,15 @@ impl Home {
         let class = &self.settings.class;
         let unused = self.here() == 0 && !self.settings.configured && self.due_ns().is_none();
         unused && (self.seq == 0 || self.active_ms + class.idle_after_ms <= now_ms)
+    }
+}
+
+/// What it is in a batch, and how its object begins.
+fn batched_as(kind: node::Kind) -> (Kind, Numbered) {
+    match kind {
+        node::Kind::Line => (Kind::Line, Numbered::Danmaku),
+        node::Kind::Host => (Kind::Host, Numbered::Danmaku),
+        node::Kind::Event => (Kind::Event, Numbered::Event),
     }
 }
 

@@ -5,14 +5,14 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Home, Kind};
+use super::{Home, Kind, batched_as};
 use crate::base::clock::Now;
 use crate::base::identity::Access;
 use crate::base::ids::Epoch;
 use crate::base::refusal::Refusal;
 use crate::config::checked::Limits;
 use crate::proto::danmaku::http::parse_room_patch;
-use crate::proto::danmaku::server::{self, Numbered};
+use crate::proto::danmaku::server;
 use crate::proto::node::{self, Lines};
 use crate::room::ask::{Once, Patch, Publish, Published, Speaker};
 use crate::room::history::{History, Kept};
@@ -74,11 +74,7 @@ impl Home {
     ) -> Published {
         self.seq += 1;
         let (room, seq) = (&self.id, self.seq);
-        let (kind, numbered) = match kind {
-            node::Kind::Line => (Kind::Line, Numbered::Danmaku),
-            node::Kind::Host => (Kind::Host, Numbered::Danmaku),
-            node::Kind::Event => (Kind::Event, Numbered::Event),
-        };
+        let (kind, numbered) = batched_as(kind);
         self.batch.put_by(speaker, kind, now.mono_ns, |out| {
             server::numbered(out, numbered, room, seq);
             out.extend_from_slice(rest);
@@ -125,10 +121,7 @@ impl Home {
         for lines in batches {
             let (mut bytes, mut ends) = (Vec::new(), Vec::new());
             for (seq, (kind, rest)) in (lines.first..).zip(lines.items()) {
-                let numbered = match kind {
-                    node::Kind::Line | node::Kind::Host => Numbered::Danmaku,
-                    node::Kind::Event => Numbered::Event,
-                };
+                let (_, numbered) = batched_as(kind);
                 server::numbered(&mut bytes, numbered, &self.id, seq);
                 bytes.extend_from_slice(&rest);
                 ends.push(bytes.len() as u32);
