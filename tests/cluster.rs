@@ -695,6 +695,16 @@ fn what_is_said_of_a_room_on_one_node_holds_on_all() {
         (refused.status, refused.json()["code"].clone()),
         (403, json!("room_forbidden"))
     );
+    // Changed where it is not heard: the next line is judged by it.
+    let pushed = || {
+        nodes[1]
+            .public("POST", "/api/v1/danmaku/push", &[&bob], &body)
+            .status
+    };
+    put(&nodes[0], json!({"access": "public"}));
+    wait_for("it is open to all", || pushed() == 200);
+    put(&nodes[0], json!({"access": "private"}));
+    wait_for("it is closed again", || pushed() == 403);
     let refused = nodes[1].public("GET", "/api/v1/rooms/vip/history", &[&bob], "");
     assert_eq!(refused.status, 403, "{}", refused.text);
 

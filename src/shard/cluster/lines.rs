@@ -283,6 +283,10 @@ impl Shard {
         for (publish, from) in lines {
             self.publish_at_home(room.clone(), publish, from);
         }
+        if let Some((_, tie)) = self.homes.tied(&room) {
+            // Where nobody hears of changes, what was read held for those who waited for it.
+            tie.known = tie.standing == Standing::Joined;
+        }
         // Whoever it was for may be gone by now.
         self.was_left(&room);
     }
