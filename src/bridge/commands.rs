@@ -4,28 +4,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use redis::{Cmd, Connection, ConnectionInfo, RedisError, Value, cmd, from_redis_value};
 
 use super::breaker::{ANSWER_MS, Breaker, Fault, State};
-use super::chores::{Chore, Chores, uncount};
+use super::chores::Chores;
 use super::listener::Wish;
+use super::phrase::{Due, Scripts, Voice, room_read};
 use super::post::Post;
 use super::{Shared, Start, connect, info, keys, post};
 use crate::base::clock::Clock;
-use crate::base::ids::{Epoch, RoomId, ShardId};
+use crate::base::ids::Epoch;
 use crate::base::rng::Rng;
-use crate::bus::{Inward, Outward, RoomRead};
-use crate::proto::node::{self, Asker, Message};
-use crate::room::link::Outbound;
-use crate::room::presence::Moves;
+use crate::bus::{Inward, Outward};
 use crate::telemetry::redis::RedisStats;
 
 /// Questions that go out together.
 const TOGETHER_MAX: usize = 128;
-/// A room nobody asks about keeps its numbering and its lines for so long.
-const KEPT_S: u64 = 3600;
 /// A batch that Redis gets to see later than this after it went out has been delivered without it.
 const DEADLINE_US: u64 = 2 * ANSWER_MS * 1000;
 
@@ -58,10 +53,7 @@ pub struct Commands {
 /// A connection and what is known about it.
 struct Line {
     connection: Connection,
-    publish: String,
-    read: String,
-    count: String,
-    drop: String,
+    scripts: Scripts,
     /// Redis' clock less ours, in microseconds.
     ahead_us: i128,
 }
@@ -83,16 +75,6 @@ impl From<Fault> for End {
     fn from(fault: Fault) -> End {
         End::Judged(fault)
     }
-}
-
-/// What an answer is to be read as.
-enum Due {
-    Nothing,
-    Numbers { room: RoomId, batch: u64 },
-    Room { room: RoomId, subscribed: bool },
-    Counted { room: RoomId },
-    Ordered { shard: ShardId, key: u64 },
-    Done(Chore),
 }
 
 impl Commands {
@@ -170,16 +152,17 @@ impl Commands {
         let info = self.info.clone()?;
         let mut connection = connect(&info, Duration::from_millis(ANSWER_MS))?;
         let mut load = |script: &str| cmd("SCRIPT").arg("LOAD").arg(script).query(&mut connection);
-        let (publish, read) = (load(keys::PUBLISH)?, load(keys::READ)?);
-        let (count, drop) = (load(keys::COUNT)?, load(keys::DROP)?);
+        let scripts = Scripts {
+            publish: load(keys::PUBLISH)?,
+            read: load(keys::READ)?,
+            count: load(keys::COUNT)?,
+            drop: load(keys::DROP)?,
+        };
         let (s, us): (i128, i128) = cmd("TIME").query(&mut connection)?;
         let ours_us = i128::from(self.clock.mono_ns() / 1000);
         Ok(Line {
             connection,
-            publish,
-            read,
-            count,
-            drop,
+            scripts,
             ahead_us: s * 1_000_000 + us - ours_us,
         })
     }
@@ -221,109 +204,21 @@ impl Commands {
     fn ask(&mut self, line: &mut Line, canary_ns: &mut u64) -> Result<(), End> {
         let begun_ns = self.clock.mono_ns();
         let (mut packed, mut due) = (Vec::new(), Vec::new());
-        let mut put = |command: &Cmd, answer: Due| {
+        let mut put = |command: Cmd, answer: Due| {
             command.write_packed_command(&mut packed);
             due.push(answer);
+        };
+        let counts_as = self.chores.name();
+        let voice = Voice {
+            scripts: &line.scripts,
+            me: &self.me,
+            counts_as: &counts_as,
+            deadline_us: i128::from(begun_ns / 1000 + DEADLINE_US) + line.ahead_us,
         };
         let mut wished = false;
         let current = |(generation, _): &&(u64, Outward)| *generation == self.generation;
         for (_, outward) in self.under_way.iter().filter(current) {
             match outward {
-                Outward::Publish {
-                    room,
-                    begin,
-                    batch,
-                    keep,
-                } => {
-                    let command = self.publish(line, room, *begin, batch, *keep, begun_ns);
-                    let numbers = Due::Numbers {
-                        room: room.clone(),
-                        batch: batch.batch,
-                    };
-                    put(&command, numbers);
-                }
-                Outward::Read {
-                    room,
-                    begin,
-                    subscribed,
-                } => {
-                    let command = read(line, room, begin.filter(|_| *subscribed));
-                    let read = Due::Room {
-                        room: room.clone(),
-                        subscribed: *subscribed,
-                    };
-                    put(&command, read);
-                }
-                Outward::Count {
-                    room,
-                    connections,
-                    moves,
-                } => {
-                    let name = self.chores.name();
-                    // Where nothing of this node is left there is nothing to take out.
-                    let gone = *connections == 0 && !moves.more;
-                    let mut known = cmd(if gone { "SREM" } else { "SADD" });
-                    known.arg(keys::rooms(&name)).arg(room.as_str());
-                    if !gone {
-                        put(&known, Due::Nothing);
-                    }
-                    let command = count(line, &name, room, *connections, moves);
-                    put(&command, Due::Counted { room: room.clone() });
-                    if gone {
-                        put(&known, Due::Nothing);
-                    }
-                }
-                Outward::Settings { room, json } => {
-                    let mut command = cmd("SET");
-                    command.arg(keys::settings(room)).arg(&json[..]);
-                    put(&command, Due::Nothing);
-                    let mut command = cmd("PUBLISH");
-                    let message = [b"S\n", &json[..]].concat();
-                    command.arg(keys::channel(room)).arg(message);
-                    put(&command, Due::Nothing);
-                }
-                Outward::End { room } => {
-                    let mut command = cmd("DEL");
-                    command.arg(keys::numbering(room)).arg(keys::log(room));
-                    command.arg(keys::settings(room));
-                    put(&command, Due::Nothing);
-                }
-                Outward::Uncount { room } => {
-                    let name = self.chores.name();
-                    let command = uncount(&line.drop, &name, room);
-                    put(&command, Due::Counted { room: room.clone() });
-                    let mut known = cmd("SREM");
-                    known.arg(keys::rooms(&name)).arg(room.as_str());
-                    put(&known, Due::Nothing);
-                }
-                Outward::Order { shard, key, order } => {
-                    let asker = Asker {
-                        node: (*self.me).into(),
-                        shard: *shard,
-                        key: *key,
-                    };
-                    let mut command = cmd("PUBLISH");
-                    command
-                        .arg(keys::ORDERS)
-                        .arg(node::write_order(&asker, order));
-                    let (shard, key) = (*shard, *key);
-                    put(&command, Due::Ordered { shard, key });
-                }
-                Outward::Done {
-                    asker,
-                    connections,
-                    known,
-                } => {
-                    let word = format!(
-                        "d {} {} {connections} {}",
-                        asker.shard.0,
-                        asker.key,
-                        u8::from(*known)
-                    );
-                    let mut command = cmd("PUBLISH");
-                    command.arg(keys::own(&asker.node)).arg(word);
-                    put(&command, Due::Nothing);
-                }
                 Outward::Subscribe { room, begin } => {
                     wished = true;
                     self.wish(Wish::Subscribe {
@@ -336,6 +231,7 @@ impl Commands {
                     wished = true;
                     self.wish(Wish::Unsubscribe { room: room.clone() });
                 }
+                outward => voice.say(outward, &mut put),
             }
         }
         if begun_ns >= *canary_ns + self.breaker.canary_every_ns() {
@@ -348,16 +244,16 @@ impl Commands {
                 .arg(begun_ns)
                 .arg("EX")
                 .arg(60);
-            put(&written, Due::Nothing);
-            put(&self.own(&format!("c {begun_ns}")), Due::Nothing);
+            put(written, Due::Nothing);
+            put(self.own(&format!("c {begun_ns}")), Due::Nothing);
         } else if wished {
             // The listener waits for its own connection: this makes it look up.
-            put(&self.own("w"), Due::Nothing);
+            put(self.own("w"), Due::Nothing);
         }
         if self.breaker.state() == State::Closed {
             for chore in self.chores.due(begun_ns) {
-                let command = self.chores.command(&chore, &line.drop);
-                put(&command, Due::Done(chore));
+                let command = self.chores.command(&chore, &line.scripts.drop);
+                put(command, Due::Done(chore));
             }
         }
         if due.is_empty() {
@@ -415,35 +311,6 @@ impl Commands {
     fn wish(&self, wish: Wish) {
         // Its thread lives as long as this one, or the process ends.
         let _ = self.wishes.send(wish);
-    }
-
-    fn publish(
-        &self,
-        line: &Line,
-        room: &RoomId,
-        begin: Epoch,
-        batch: &Outbound,
-        keep: usize,
-        now_ns: u64,
-    ) -> Cmd {
-        let deadline_us = i128::from(now_ns / 1000 + DEADLINE_US) + line.ahead_us;
-        let mut command = cmd("EVALSHA");
-        command
-            .arg(&line.publish)
-            .arg(3)
-            .arg(keys::numbering(room))
-            .arg(keys::log(room))
-            .arg(keys::sent(room, &self.me))
-            .arg(keys::channel(room))
-            .arg(batch.count)
-            .arg(&batch.payload[..])
-            .arg(begin.0)
-            .arg(&*self.me)
-            .arg(batch.batch)
-            .arg(keep)
-            .arg(KEPT_S)
-            .arg(deadline_us.to_string());
-        command
     }
 
     /// Begins to count under a new name.
@@ -549,81 +416,6 @@ impl Commands {
             }
         }
     }
-}
-
-fn read(line: &Line, room: &RoomId, begin: Option<Epoch>) -> Cmd {
-    let begin = begin.map_or(String::new(), |epoch| epoch.0.to_string());
-    let mut command = cmd("EVALSHA");
-    command
-        .arg(&line.read)
-        .arg(4)
-        .arg(keys::numbering(room))
-        .arg(keys::log(room))
-        .arg(keys::parts(room))
-        .arg(keys::settings(room))
-        .arg(begin)
-        .arg(KEPT_S);
-    command
-}
-
-fn count(line: &Line, node: &str, room: &RoomId, connections: u32, moves: &Moves) -> Cmd {
-    let mut command = cmd("EVALSHA");
-    command
-        .arg(&line.count)
-        .arg(6)
-        .arg(keys::presence(room))
-        .arg(keys::parts(room))
-        .arg(keys::here(room, node))
-        .arg(keys::refs(room))
-        .arg(keys::visitors(room))
-        .arg(keys::numbering(room))
-        .arg(node)
-        .arg(connections)
-        .arg(KEPT_S)
-        .arg(keys::channel(room))
-        .arg(moves.entered.len());
-    for (user, joined_ms) in &moves.entered {
-        command.arg(user.as_str()).arg(joined_ms / 1000);
-    }
-    for user in &moves.left {
-        command.arg(user.as_str());
-    }
-    command
-}
-
-/// An entry of a stream: its id, and names and values.
-type Entry = (String, Vec<Value>);
-
-fn room_read(answer: Value) -> Result<(Option<Bytes>, Option<RoomRead>), RedisError> {
-    let mut parts: Vec<Value> = from_redis_value(answer)?;
-    let rest = parts.split_off(parts.len().min(1));
-    let settings: Option<Vec<u8>> = from_redis_value(parts.pop().unwrap_or_default())?;
-    let settings = settings.map(Bytes::from);
-    if rest.is_empty() {
-        return Ok((settings, None));
-    }
-    let rest = Value::Array(rest);
-    let (epoch, seq, entries, parts): (u64, u64, Vec<Entry>, Vec<Value>) = from_redis_value(rest)?;
-    let batches = entries.into_iter().filter_map(|(_, fields)| {
-        let payload: Vec<u8> = from_redis_value(fields.into_iter().nth(1)?).ok()?;
-        match node::parse(payload.into())? {
-            Message::Lines(lines) if lines.epoch.0 == epoch => Some(lines),
-            _ => None,
-        }
-    });
-    let mut parts = parts.into_iter();
-    let mut counts = Vec::new();
-    while let (Some(node), Some(count)) = (parts.next(), parts.next()) {
-        let (node, count): (String, u32) = (from_redis_value(node)?, from_redis_value(count)?);
-        counts.push((node.into(), count));
-    }
-    let found = RoomRead {
-        epoch: Epoch(epoch),
-        seq,
-        batches: batches.collect(),
-        counts,
-    };
-    Ok((settings, Some(found)))
 }
 
 /// What went wrong: the library's words and the system's, which hold nothing of what was sent.

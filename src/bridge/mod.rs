@@ -9,6 +9,7 @@ mod chores;
 mod commands;
 mod keys;
 mod listener;
+mod phrase;
 mod post;
 
 use std::sync::Arc;

@@ -1,0 +1,252 @@
+//! What shards ask, as Redis' commands, and Redis' answers, as what shards are told. Values only: nothing here sends.
+
+use bytes::Bytes;
+use redis::{Cmd, RedisError, Value, cmd, from_redis_value};
+
+use super::chores::{Chore, uncount};
+use super::keys;
+use crate::base::ids::{Epoch, RoomId, ShardId};
+use crate::bus::{Outward, RoomRead};
+use crate::proto::node::{self, Asker, Message};
+use crate::room::link::Outbound;
+use crate::room::presence::Moves;
+
+/// A room nobody asks about keeps its numbering and its lines for so long.
+const KEPT_S: u64 = 3600;
+
+/// The scripts, by the digests Redis knows them by.
+pub struct Scripts {
+    /// [`keys::PUBLISH`].
+    pub publish: String,
+    /// [`keys::READ`].
+    pub read: String,
+    /// [`keys::COUNT`].
+    pub count: String,
+    /// [`keys::DROP`].
+    pub drop: String,
+}
+
+/// Who speaks.
+pub struct Voice<'a> {
+    /// The scripts.
+    pub scripts: &'a Scripts,
+    /// This node.
+    pub me: &'a str,
+    /// What it counts under.
+    pub counts_as: &'a str,
+    /// A batch that Redis gets to see later is not numbered: microseconds of its clock.
+    pub deadline_us: i128,
+}
+
+/// What an answer is to be read as.
+pub enum Due {
+    Nothing,
+    Numbers { room: RoomId, batch: u64 },
+    Room { room: RoomId, subscribed: bool },
+    Counted { room: RoomId },
+    Ordered { shard: ShardId, key: u64 },
+    Done(Chore),
+}
+
+impl Voice<'_> {
+    /// The commands for what a shard asks, and what their answers are to be read as.
+    pub fn say(&self, outward: &Outward, mut put: impl FnMut(Cmd, Due)) {
+        match outward {
+            Outward::Publish {
+                room,
+                begin,
+                batch,
+                keep,
+            } => {
+                let command = self.publish(room, *begin, batch, *keep);
+                let numbers = Due::Numbers {
+                    room: room.clone(),
+                    batch: batch.batch,
+                };
+                put(command, numbers);
+            }
+            Outward::Read {
+                room,
+                begin,
+                subscribed,
+            } => {
+                let command = self.read(room, begin.filter(|_| *subscribed));
+                let read = Due::Room {
+                    room: room.clone(),
+                    subscribed: *subscribed,
+                };
+                put(command, read);
+            }
+            Outward::Count {
+                room,
+                connections,
+                moves,
+            } => {
+                // Where nothing of this node is left there is nothing to take out.
+                let gone = *connections == 0 && !moves.more;
+                let mut known = cmd(if gone { "SREM" } else { "SADD" });
+                known.arg(keys::rooms(self.counts_as)).arg(room.as_str());
+                let count = self.count(room, *connections, moves);
+                let counted = Due::Counted { room: room.clone() };
+                if gone {
+                    put(count, counted);
+                    put(known, Due::Nothing);
+                } else {
+                    put(known, Due::Nothing);
+                    put(count, counted);
+                }
+            }
+            Outward::Settings { room, json } => {
+                let mut command = cmd("SET");
+                command.arg(keys::settings(room)).arg(&json[..]);
+                put(command, Due::Nothing);
+                let mut command = cmd("PUBLISH");
+                let message = [b"S\n", &json[..]].concat();
+                command.arg(keys::channel(room)).arg(message);
+                put(command, Due::Nothing);
+            }
+            Outward::End { room } => {
+                let mut command = cmd("DEL");
+                command.arg(keys::numbering(room)).arg(keys::log(room));
+                command.arg(keys::settings(room));
+                put(command, Due::Nothing);
+            }
+            Outward::Uncount { room } => {
+                let command = uncount(&self.scripts.drop, self.counts_as, room);
+                put(command, Due::Counted { room: room.clone() });
+                let mut known = cmd("SREM");
+                known.arg(keys::rooms(self.counts_as)).arg(room.as_str());
+                put(known, Due::Nothing);
+            }
+            Outward::Order { shard, key, order } => {
+                let asker = Asker {
+                    node: self.me.into(),
+                    shard: *shard,
+                    key: *key,
+                };
+                let mut command = cmd("PUBLISH");
+                command
+                    .arg(keys::ORDERS)
+                    .arg(node::write_order(&asker, order));
+                let (shard, key) = (*shard, *key);
+                put(command, Due::Ordered { shard, key });
+            }
+            Outward::Done {
+                asker,
+                connections,
+                known,
+            } => {
+                let word = format!(
+                    "d {} {} {connections} {}",
+                    asker.shard.0,
+                    asker.key,
+                    u8::from(*known)
+                );
+                let mut command = cmd("PUBLISH");
+                command.arg(keys::own(&asker.node)).arg(word);
+                put(command, Due::Nothing);
+            }
+            // The thread that hears does these.
+            Outward::Subscribe { .. } | Outward::Unsubscribe { .. } => {}
+        }
+    }
+
+    fn publish(&self, room: &RoomId, begin: Epoch, batch: &Outbound, keep: usize) -> Cmd {
+        let mut command = cmd("EVALSHA");
+        command
+            .arg(&self.scripts.publish)
+            .arg(3)
+            .arg(keys::numbering(room))
+            .arg(keys::log(room))
+            .arg(keys::sent(room, self.me))
+            .arg(keys::channel(room))
+            .arg(batch.count)
+            .arg(&batch.payload[..])
+            .arg(begin.0)
+            .arg(self.me)
+            .arg(batch.batch)
+            .arg(keep)
+            .arg(KEPT_S)
+            .arg(self.deadline_us.to_string());
+        command
+    }
+
+    fn read(&self, room: &RoomId, begin: Option<Epoch>) -> Cmd {
+        let begin = begin.map_or(String::new(), |epoch| epoch.0.to_string());
+        let mut command = cmd("EVALSHA");
+        command
+            .arg(&self.scripts.read)
+            .arg(4)
+            .arg(keys::numbering(room))
+            .arg(keys::log(room))
+            .arg(keys::parts(room))
+            .arg(keys::settings(room))
+            .arg(begin)
+            .arg(KEPT_S);
+        command
+    }
+
+    fn count(&self, room: &RoomId, connections: u32, moves: &Moves) -> Cmd {
+        let mut command = cmd("EVALSHA");
+        command
+            .arg(&self.scripts.count)
+            .arg(6)
+            .arg(keys::presence(room))
+            .arg(keys::parts(room))
+            .arg(keys::here(room, self.counts_as))
+            .arg(keys::refs(room))
+            .arg(keys::visitors(room))
+            .arg(keys::numbering(room))
+            .arg(self.counts_as)
+            .arg(connections)
+            .arg(KEPT_S)
+            .arg(keys::channel(room))
+            .arg(moves.entered.len());
+        for (user, joined_ms) in &moves.entered {
+            command.arg(user.as_str()).arg(joined_ms / 1000);
+        }
+        for user in &moves.left {
+            command.arg(user.as_str());
+        }
+        command
+    }
+}
+
+/// An entry of a stream: its id, and names and values.
+type Entry = (String, Vec<Value>);
+
+/// What stands in Redis of a room: what its owner has said of it, and the rest.
+///
+/// # Errors
+/// It cannot be read.
+pub fn room_read(answer: Value) -> Result<(Option<Bytes>, Option<RoomRead>), RedisError> {
+    let mut parts: Vec<Value> = from_redis_value(answer)?;
+    let rest = parts.split_off(parts.len().min(1));
+    let settings: Option<Vec<u8>> = from_redis_value(parts.pop().unwrap_or_default())?;
+    let settings = settings.map(Bytes::from);
+    if rest.is_empty() {
+        return Ok((settings, None));
+    }
+    let rest = Value::Array(rest);
+    let (epoch, seq, entries, parts): (u64, u64, Vec<Entry>, Vec<Value>) = from_redis_value(rest)?;
+    let batches = entries.into_iter().filter_map(|(_, fields)| {
+        let payload: Vec<u8> = from_redis_value(fields.into_iter().nth(1)?).ok()?;
+        match node::parse(payload.into())? {
+            Message::Lines(lines) if lines.epoch.0 == epoch => Some(lines),
+            _ => None,
+        }
+    });
+    let mut parts = parts.into_iter();
+    let mut counts = Vec::new();
+    while let (Some(node), Some(count)) = (parts.next(), parts.next()) {
+        let (node, count): (String, u32) = (from_redis_value(node)?, from_redis_value(count)?);
+        counts.push((node.into(), count));
+    }
+    let found = RoomRead {
+        epoch: Epoch(epoch),
+        seq,
+        batches: batches.collect(),
+        counts,
+    };
+    Ok((settings, Some(found)))
+}
