@@ -14,7 +14,8 @@ use crate::auth::keys::KeySet;
 use crate::base::ids::{ConnId, Epoch, Life, RoomId, ShardId, UserId};
 use crate::base::refusal::Refusal;
 use crate::config::checked::Config;
-use crate::proto::node::{Asker, Lines, Message, Order};
+use crate::proto::node::about::About;
+use crate::proto::node::{Asker, Lines, Message, Order, Totals};
 use crate::room::ask::{
     Detail, HistoryPage, Join, Joined, Leave, MembersPage, Patch, Publish, Published, Sealed,
 };
@@ -155,6 +156,15 @@ pub enum Outward {
         /// The room.
         room: RoomId,
     },
+    /// The cluster's rooms by connections, most first, then by name.
+    Rooms {
+        /// Who awaits them.
+        to: ReplyTo,
+        /// At most so many.
+        limit: usize,
+        /// Where the last page ended.
+        after: Option<(u32, Box<str>)>,
+    },
     /// Every other node is to do this.
     Order {
         /// Who awaits the answers.
@@ -214,6 +224,13 @@ pub enum Inward {
         /// What its owner has said of it.
         settings: Option<Bytes>,
     },
+    /// The cluster's rooms by connections.
+    Rooms {
+        /// Who awaits them.
+        to: ReplyTo,
+        /// Those asked for.
+        rooms: Vec<Brief>,
+    },
     /// So many nodes hear an order, this one among them.
     Ordered {
         /// The order's key.
@@ -257,6 +274,34 @@ pub struct RoomRead {
     pub batches: Vec<Lines>,
     /// Connections by node.
     pub counts: Vec<(Box<str>, u32)>,
+    /// What the nodes have counted together.
+    pub totals: Totals,
+}
+
+/// A room of the cluster in short.
+#[derive(Clone, Debug)]
+pub struct Brief {
+    /// The room.
+    pub room: RoomId,
+    /// The numbering.
+    pub epoch: Epoch,
+    /// The newest number.
+    pub seq: u64,
+    /// What its owner has said of it.
+    pub settings: Option<Bytes>,
+    /// Connections in it.
+    pub online: u32,
+    /// Who they are.
+    pub totals: Totals,
+}
+
+/// A node of the cluster, as it was last heard of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// What it said.
+    pub about: About,
+    /// When, in milliseconds of this process' clock.
+    pub said_ms: u64,
 }
 
 /// The bridge, as a shard sees it.
@@ -370,7 +415,12 @@ pub enum Answer {
     /// To `Close` and `Kick`: how many connections were told or are going.
     Connections(u32),
     /// To `NodeAsk::Rooms`.
-    Rooms(Vec<Detail>),
+    Rooms {
+        /// This part of them.
+        rooms: Vec<Detail>,
+        /// They are those of the last good answer: Redis is away.
+        stale: bool,
+    },
     /// To `NodeAsk::Info`.
     Info(ShardInfo),
 }

@@ -2,40 +2,13 @@
 
 mod support;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use support::cluster::{counted, is_ready, joined_cluster, node, nodes, presence, room, say};
 use support::redis::Redis;
 use support::{Node, Viewer, wait_for};
-
-/// Nodes that have reached their Redis.
-fn nodes(redis: &Redis, count: usize) -> Vec<Node> {
-    let nodes: Vec<Node> = (0..count).map(|_| node(redis)).collect();
-    for node in &nodes {
-        joined_cluster(node);
-    }
-    nodes
-}
-
-fn node(redis: &Redis) -> Node {
-    let url = redis.url("");
-    Node::start(&format!(
-        "[limits]\nlines_per_s = 100000\nline_burst = 100000\n[redis]\nurl = \"{url}\"\nlease = \"1s\"\n"
-    ))
-}
-
-fn is_ready(node: &Node) -> bool {
-    node.public("GET", "/readyz", &[], "").status == 200
-}
-
-fn joined_cluster(node: &Node) {
-    wait_for("the node reaches Redis", || is_ready(node));
-}
-
-fn say(viewer: &mut Viewer, room: &str, text: &str) {
-    viewer.send(&json!({"type": "danmaku", "room": room, "text": text}));
-}
 
 /// Numbers and texts of the next `count` lines; acks and counts may come between.
 fn lines(viewer: &mut Viewer, count: usize) -> Vec<(u64, String)> {
@@ -69,24 +42,6 @@ fn epoch(viewer: &mut Viewer) -> (u64, u64) {
             _ => panic!("{value}"),
         }
     }
-}
-
-fn room(node: &Node, room: &str) -> Value {
-    let answer = node.api("GET", &format!("/api/v1/rooms/{room}"), "");
-    assert_eq!(answer.status, 200, "{}", answer.text);
-    answer.json()
-}
-
-fn presence(redis: &Redis, room: &str) -> BTreeMap<String, String> {
-    redis.ask(&format!("HGETALL live:room:{room}"))
-}
-
-/// `total` and users as they stand in Redis.
-fn counted(redis: &Redis, room: &str) -> (u64, usize) {
-    let all = presence(redis, room);
-    let total = all.get("total").map_or(0, |total| total.parse().unwrap());
-    let users = all.keys().filter(|key| key.starts_with("user:")).count();
-    (total, users)
 }
 
 #[test]

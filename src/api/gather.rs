@@ -197,7 +197,7 @@ impl Sum {
     fn add(&mut self, answer: Answer) -> Result<(), Refusal> {
         match (self, answer) {
             (Sum::Connections(sum), Answer::Connections(more)) => *sum += u64::from(more),
-            (Sum::Rooms(listing), Answer::Rooms(rooms)) => listing.add(rooms),
+            (Sum::Rooms(listing), Answer::Rooms { rooms, stale }) => listing.add(rooms, stale),
             (
                 Sum::Info {
                     connections,

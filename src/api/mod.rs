@@ -101,6 +101,8 @@ pub enum Special {
     Metrics,
     /// `/readyz`.
     Ready,
+    /// `/api/v1/nodes`.
+    Nodes,
 }
 
 #[cfg(test)]

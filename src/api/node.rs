@@ -27,6 +27,11 @@ pub(super) fn metrics(_: &Call, _: &Ctx) -> Result<Step, Refusal> {
     Ok(Step::Special(Special::Metrics))
 }
 
+/// `GET /api/v1/nodes`.
+pub(super) fn nodes(_: &Call, _: &Ctx) -> Result<Step, Refusal> {
+    Ok(Step::Special(Special::Nodes))
+}
+
 /// `GET /api/v1/info`.
 pub(super) fn info(_: &Call, ctx: &Ctx) -> Result<Step, Refusal> {
     Ok(NodeWide::info().ask(NodeAsk::Info, ctx))

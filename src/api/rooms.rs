@@ -1,6 +1,8 @@
 //! Rooms over HTTP: list, detail, history, members, set, close, kick. Questions to home shards and the JSON made of their
 //! answers; access of public callers is judged by the room's home, which alone knows it.
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -34,6 +36,8 @@ pub(super) fn list(call: &Call, ctx: &Ctx) -> Result<Step, Refusal> {
             Caller::Anonymous => Sees::Admitted(None),
         },
         found: Vec::new(),
+        stale: false,
+        after: after.clone(),
     };
     // One more than is shown, so that the last page knows that it is the last.
     let ask = NodeAsk::Rooms {
@@ -139,6 +143,8 @@ pub(super) struct Listing {
     limit: usize,
     sees: Sees,
     found: Vec<Detail>,
+    stale: bool,
+    after: Option<(u32, Box<str>)>,
 }
 
 /// Which rooms a caller may see.
@@ -150,9 +156,18 @@ enum Sees {
 }
 
 impl Listing {
-    /// Adds one shard's part: at most one more room than the page shows.
-    pub fn add(&mut self, rooms: Vec<Detail>) {
-        self.found.extend(rooms);
+    /// Adds one shard's part: at most one more room than the page shows. A room may be in two of them: at home, and as it stands in
+    /// Redis. One that has more viewers by now than where the last page ended is passed over: a page leads on from where it began.
+    pub fn add(&mut self, rooms: Vec<Detail>, stale: bool) {
+        let place = |online: u32, room: &str| (Reverse(online), room.to_owned());
+        let after = self.after.as_ref();
+        let after = after.map(|(online, room)| place(*online, room));
+        let leads_on = |room: &Detail| {
+            let place = place(room.online, room.room.as_str());
+            after.as_ref().is_none_or(|after| place > *after)
+        };
+        self.found.extend(rooms.into_iter().filter(leads_on));
+        self.stale |= stale;
     }
 
     /// The page: most viewers first, then by id. Rooms the caller could not enter take their place in it without being shown, so
@@ -160,13 +175,17 @@ impl Listing {
     pub fn reply(&mut self) -> Reply {
         let order = |a: &Detail, b: &Detail| (b.online, &a.room).cmp(&(a.online, &b.room));
         self.found.sort_unstable_by(order);
+        let mut shown = HashSet::new();
+        self.found
+            .retain(|detail| shown.insert(detail.room.clone()));
         let more = self.found.len() > self.limit;
         self.found.truncate(self.limit);
         let last = self.found.last().filter(|_| more);
         let next = last.map(|last| format!("{}:{}", last.online, last.room));
         let rooms = self.found.iter().filter(|detail| self.shows(detail));
         let rooms = rooms.map(DetailBody::new).collect();
-        Reply::json(200, ListBody { rooms, next })
+        let stale = self.stale;
+        Reply::json(200, ListBody { rooms, next, stale })
     }
 
     fn shows(&self, detail: &Detail) -> bool {
@@ -181,6 +200,9 @@ impl Listing {
 struct ListBody<'a> {
     rooms: Vec<DetailBody<'a>>,
     next: Option<String>,
+    /// They are as they were when Redis was last heard of.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stale: bool,
 }
 
 /// One room as JSON.
@@ -198,6 +220,10 @@ struct DetailBody<'a> {
     data: Option<&'a RawValue>,
     created: u64,
     peak: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    visitors: Option<u64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stale: bool,
 }
 
 impl<'a> DetailBody<'a> {
@@ -215,6 +241,8 @@ impl<'a> DetailBody<'a> {
             data: detail.data.as_deref(),
             created: detail.created_ms,
             peak: detail.peak,
+            visitors: detail.visitors,
+            stale: detail.stale,
         }
     }
 }

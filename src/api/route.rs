@@ -114,6 +114,10 @@ static TABLE: &[(&str, &[Route])] = &[
         "/api/v1/info",
         &[route(Get, Internal, Needs::Key, Plain(node::info))],
     ),
+    (
+        "/api/v1/nodes",
+        &[route(Get, Internal, Needs::Key, Plain(node::nodes))],
+    ),
 ];
 
 static ROUTER: LazyLock<Router<&'static [Route]>> = LazyLock::new(|| {

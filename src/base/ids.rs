@@ -109,6 +109,11 @@ impl Epoch {
     pub fn begin(unix_ms: u64, chance: u64) -> Epoch {
         Epoch((unix_ms & ((1 << 41) - 1)) << 12 | (chance & 0xfff))
     }
+
+    /// When it began, in milliseconds since 1970.
+    pub fn began_ms(self) -> u64 {
+        self.0 >> 12
+    }
 }
 
 /// Which life of a room on this node: a room that was closed and began anew has another, and what was still under way for the

@@ -8,8 +8,12 @@ use std::collections::{HashMap, VecDeque};
 use redis::{Cmd, RedisError, Value, cmd, from_redis_value};
 
 use super::keys;
+use super::phrase::News;
 use crate::base::ids::RoomId;
+use crate::proto::node::about::About;
 
+/// What nodes say of themselves is said and read this often.
+const ABOUT_EVERY_NS: u64 = 1_000_000_000;
 /// Chores done with what is asked, at most.
 const TOGETHER_MAX: usize = 64;
 
@@ -20,6 +24,12 @@ pub enum Chore {
     Renew,
     /// Looks which nodes there are.
     Nodes,
+    /// Asks what time it is there.
+    Time,
+    /// Says what this node is.
+    About(Vec<u8>),
+    /// Looks what the nodes say of themselves.
+    Peers,
     /// Looks whether a node is there.
     Lives(String),
     /// Looks where a node that is gone has counted.
@@ -31,13 +41,27 @@ pub enum Chore {
         /// Where.
         room: RoomId,
     },
-    /// All of it has been taken out.
-    Bury(String),
+    /// All of it has been taken out: this command forgets a part of the rest.
+    Forget {
+        /// Which.
+        verb: &'static str,
+        /// Of what.
+        key: String,
+        /// What, where it is not all of it.
+        what: Option<String>,
+    },
     /// Puts a room in its place among the others.
     Rank {
         /// Which.
         room: RoomId,
         /// Connections in it.
+        connections: i64,
+    },
+    /// Looks whether that was its place: another node may have put it into an older one since.
+    Ranked {
+        /// Which.
+        room: RoomId,
+        /// Connections it was put in its place by.
         connections: i64,
     },
 }
@@ -56,6 +80,7 @@ pub struct Chores {
     ranking: Vec<(RoomId, i64)>,
     renew_ns: u64,
     look_ns: u64,
+    about_ns: u64,
 }
 
 impl Chores {
@@ -69,6 +94,7 @@ impl Chores {
             ranking: Vec::new(),
             renew_ns: 0,
             look_ns: 0,
+            about_ns: 0,
         }
     }
 
@@ -120,7 +146,12 @@ impl Chores {
     }
 
     /// What is to be done now.
-    pub fn due(&mut self, now_ns: u64) -> Vec<Chore> {
+    pub fn due(&mut self, now_ns: u64, about: impl FnOnce() -> About) -> Vec<Chore> {
+        if self.about_ns <= now_ns {
+            self.about_ns = now_ns + ABOUT_EVERY_NS;
+            let about = Chore::About(about().write());
+            self.queue.extend([Chore::Time, about, Chore::Peers]);
+        }
         if self.renew_ns <= now_ns {
             self.renew_ns = now_ns + self.lease_ms * 1_000_000 / 3;
             self.queue.push_front(Chore::Renew);
@@ -155,6 +186,17 @@ impl Chores {
                 command.arg(keys::NODES).arg(0).arg(-1);
                 command
             }
+            Chore::Time => cmd("TIME"),
+            Chore::About(json) => {
+                let mut command = cmd("HSET");
+                command.arg(keys::ABOUT).arg(self.name()).arg(&json[..]);
+                command
+            }
+            Chore::Peers => {
+                let mut command = cmd("HVALS");
+                command.arg(keys::ABOUT);
+                command
+            }
             Chore::Lives(node) => {
                 let mut command = cmd("EXISTS");
                 command.arg(keys::lease(node));
@@ -166,16 +208,19 @@ impl Chores {
                 command
             }
             Chore::Drop { node, room } => uncount(drop, node, room),
-            Chore::Bury(node) => {
-                let mut command = cmd("EVAL");
-                command.arg(BURY).arg(3);
-                command.arg(keys::NODES).arg(keys::rooms(node));
-                command.arg(keys::lease(node)).arg(node);
+            Chore::Forget { verb, key, what } => {
+                let mut command = cmd(verb);
+                command.arg(key).arg(what);
                 command
             }
             Chore::Rank { room, connections } if *connections > 0 => {
                 let mut command = cmd("ZADD");
                 command.arg(keys::RANK).arg(*connections).arg(room.as_str());
+                command
+            }
+            Chore::Ranked { room, .. } => {
+                let mut command = cmd("HGET");
+                command.arg(keys::presence(room)).arg("total");
                 command
             }
             Chore::Rank { room, .. } => {
@@ -186,13 +231,22 @@ impl Chores {
         }
     }
 
-    /// What came of it. Whether this node has lost its lease.
+    /// What came of it.
     ///
     /// # Errors
     /// An answer that cannot be read.
-    pub fn done(&mut self, chore: Chore, answer: Value) -> Result<bool, RedisError> {
+    pub fn done(&mut self, chore: Chore, answer: Value) -> Result<News, RedisError> {
         match chore {
-            Chore::Renew => return Ok(answer == Value::Nil),
+            Chore::Renew if answer == Value::Nil => return Ok(News::Lost),
+            Chore::Time => {
+                let (s, us): (i128, i128) = from_redis_value(answer)?;
+                return Ok(News::Time(s * 1_000_000 + us));
+            }
+            Chore::Peers => {
+                let said: Vec<Vec<u8>> = from_redis_value(answer)?;
+                let read = said.iter().filter_map(|said| About::read(said));
+                return Ok(News::Peers(read.collect()));
+            }
             Chore::Nodes => {
                 let (mine, nodes): (String, Vec<String>) = (self.name(), from_redis_value(answer)?);
                 let others = nodes.into_iter().filter(|node| *node != mine);
@@ -211,31 +265,52 @@ impl Chores {
                     Some(Chore::Drop { node, room })
                 };
                 self.queue.extend(rooms.into_iter().filter_map(drop));
-                self.queue.push_back(Chore::Bury(node));
+                self.queue.extend(forgotten(node));
             }
             Chore::Drop { room, .. } => {
                 let connections: i64 = from_redis_value(answer)?;
                 self.rank(room, connections);
             }
-            Chore::Bury(_) | Chore::Rank { .. } => {}
+            Chore::Rank { room, connections } => {
+                self.queue.push_back(Chore::Ranked { room, connections });
+            }
+            Chore::Ranked { room, connections } => {
+                let now: Option<i64> = from_redis_value(answer)?;
+                let now = now.unwrap_or(0);
+                if now != connections {
+                    // Unless it has been counted anew meanwhile.
+                    self.ranks.entry(room).or_insert(now);
+                }
+            }
+            Chore::Renew | Chore::About(_) | Chore::Forget { .. } => {}
         }
-        Ok(false)
+        Ok(News::None)
     }
 }
 
-/// Forgets a node. Keys: nodes, its rooms, its lease. Argument: its name.
-const BURY: &str = "redis.call('ZREM', KEYS[1], ARGV[1]) redis.call('DEL', KEYS[2], KEYS[3])";
+/// What forgets a node. That it was one goes last: until then another may see it and go on.
+fn forgotten(node: String) -> [Chore; 4] {
+    let forget = |verb, key, what| Chore::Forget { verb, key, what };
+    [
+        forget("DEL", keys::rooms(&node), None),
+        forget("DEL", keys::lease(&node), None),
+        forget("HDEL", keys::ABOUT.into(), Some(node.clone())),
+        forget("ZREM", keys::NODES.into(), Some(node)),
+    ]
+}
 
 /// Takes out what a node counted in a room.
 pub fn uncount(drop: &str, node: &str, room: &RoomId) -> Cmd {
     let mut command = cmd("EVALSHA");
     command
         .arg(drop)
-        .arg(4)
+        .arg(6)
         .arg(keys::presence(room))
         .arg(keys::parts(room))
         .arg(keys::here(room, node))
         .arg(keys::refs(room))
+        .arg(keys::visitors(room))
+        .arg(keys::numbering(room))
         .arg(node)
         .arg(keys::channel(room));
     command

@@ -10,19 +10,26 @@ use redis::{Cmd, Connection, ConnectionInfo, RedisError, Value, cmd, from_redis_
 use super::breaker::{ANSWER_MS, Breaker, Fault, State};
 use super::chores::Chores;
 use super::listener::Wish;
-use super::phrase::{Due, Scripts, Voice, room_read};
+use super::phrase::{Due, Listing, News, Scripts, Voice, brief, ranked, room_read};
 use super::post::Post;
 use super::{Shared, Start, connect, info, keys, post};
 use crate::base::clock::Clock;
 use crate::base::ids::Epoch;
 use crate::base::rng::Rng;
-use crate::bus::{Inward, Outward};
+use crate::bus::{Brief, Inward, Outward, Peer, ReplyTo};
+use crate::proto::node::about::About;
+use crate::sync::latest::Latest;
 use crate::telemetry::redis::RedisStats;
 
 /// Questions that go out together.
 const TOGETHER_MAX: usize = 128;
 /// A batch that Redis gets to see later than this after it went out has been delivered without it.
 const DEADLINE_US: u64 = 2 * ANSWER_MS * 1000;
+
+/// So many of the first rooms are read ...
+const LISTED_MAX: usize = 200;
+/// ... this often.
+const LISTED_EVERY_NS: u64 = 10_000_000_000;
 
 /// What an ending process may take to take out what it counted.
 const FAREWELL_NS: u64 = 1_000_000_000;
@@ -47,6 +54,13 @@ pub struct Commands {
     chores: Chores,
     /// It has been said that Redis is away.
     said_away: bool,
+    /// Lists of rooms under way: their rooms are read one by one.
+    listings: Vec<Listing>,
+    /// When the first rooms are read next, so that there are some to be shown when Redis is away.
+    listed_ns: u64,
+    about: Box<dyn Fn() -> About + Send>,
+    peers: Arc<Latest<Vec<Peer>>>,
+    listed: Arc<Latest<Vec<Brief>>>,
     stats: Arc<RedisStats>,
 }
 
@@ -79,7 +93,7 @@ impl From<Fault> for End {
 
 impl Commands {
     pub fn new(
-        start: &Start,
+        start: Start,
         shared: Arc<Shared>,
         asked: Receiver<(u64, Outward)>,
         wishes: Sender<Wish>,
@@ -88,7 +102,7 @@ impl Commands {
             info: info(&start.url),
             me: Arc::clone(&start.me),
             clock: start.clock,
-            post: post(start, &shared),
+            post: post(&start, &shared),
             shared,
             asked,
             wishes,
@@ -98,7 +112,12 @@ impl Commands {
             under_way: Vec::new(),
             chores: Chores::new(&start.me, start.lease_ms),
             said_away: false,
-            stats: Arc::clone(&start.stats),
+            stats: start.stats,
+            listings: Vec::new(),
+            listed_ns: 0,
+            about: start.about,
+            listed: start.listed,
+            peers: start.peers,
         }
     }
 
@@ -157,6 +176,8 @@ impl Commands {
             read: load(keys::READ)?,
             count: load(keys::COUNT)?,
             drop: load(keys::DROP)?,
+            rooms: load(keys::ROOMS)?,
+            brief: load(keys::BRIEF)?,
         };
         let (s, us): (i128, i128) = cmd("TIME").query(&mut connection)?;
         let ours_us = i128::from(self.clock.mono_ns() / 1000);
@@ -180,7 +201,9 @@ impl Commands {
             let now_ns = self.clock.mono_ns();
             let next_ns = canary_ns + self.breaker.canary_every_ns();
             let closed = self.breaker.state() == State::Closed;
-            let idle = self.under_way.is_empty() && !(closed && self.chores.are_waiting());
+            let idle = self.under_way.is_empty()
+                && self.listings.is_empty()
+                && !(closed && self.chores.are_waiting());
             let patience = match idle {
                 true => Duration::from_nanos(next_ns.saturating_sub(now_ns)),
                 false => Duration::ZERO,
@@ -250,8 +273,28 @@ impl Commands {
             // The listener waits for its own connection: this makes it look up.
             put(self.own("w"), Due::Nothing);
         }
+        for (listing, under_way) in self.listings.iter_mut().enumerate() {
+            under_way.found.clear();
+            for room in &under_way.rooms {
+                let room = room.clone();
+                put(voice.brief(&room), Due::Brief { listing, room });
+            }
+        }
         if self.breaker.state() == State::Closed {
-            for chore in self.chores.due(begun_ns) {
+            if self.listed_ns <= begun_ns {
+                self.listed_ns = begun_ns + LISTED_EVERY_NS;
+                let due = Due::Rooms {
+                    to: ReplyTo::Nobody,
+                    from_first: true,
+                };
+                put(voice.rooms(LISTED_MAX, None), due);
+            }
+            let said_ms = (i128::from(begun_ns / 1000) + line.ahead_us) / 1000;
+            let about = || About {
+                said_ms: u64::try_from(said_ms).unwrap_or(0),
+                ..(self.about)()
+            };
+            for chore in self.chores.due(begun_ns, about) {
                 let command = self.chores.command(&chore, &line.scripts.drop);
                 put(command, Due::Done(chore));
             }
@@ -265,8 +308,21 @@ impl Commands {
         self.stats
             .round_trip(due.len() as u64, now_ns - begun_ns, waiting);
         let mut lost = false;
+        let mut listings = Vec::new();
         for (answer, due) in answers.into_iter().zip(due) {
-            lost |= self.answered(answer, due)?;
+            match self.answered(answer, due)? {
+                News::None => {}
+                News::Lost => lost = true,
+                News::Time(redis_us) => line.ahead_us = redis_us - i128::from(now_ns / 1000),
+                News::Listing(listing) => listings.push(listing),
+                News::Peers(nodes) => self.peers.set(peers(nodes, line.ahead_us)),
+            }
+        }
+        for listing in std::mem::replace(&mut self.listings, listings) {
+            if listing.from_first {
+                self.listed.set(listing.found.clone());
+            }
+            self.post.listed(listing.to, listing.found);
         }
         self.chores.settled();
         if lost {
@@ -326,6 +382,7 @@ impl Commands {
     fn farewell(&mut self, line: &mut Line) {
         self.chores.end();
         self.under_way.clear();
+        self.listings.clear();
         let until_ns = self.clock.mono_ns() + FAREWELL_NS;
         let mut canary_ns = u64::MAX / 2;
         while self.chores.are_waiting() && self.clock.mono_ns() < until_ns {
@@ -335,8 +392,8 @@ impl Commands {
         }
     }
 
-    /// Hands an answer on. Whether the lease is lost.
-    fn answered(&mut self, answer: Value, due: Due) -> Result<bool, End> {
+    /// Hands an answer on.
+    fn answered(&mut self, answer: Value, due: Due) -> Result<News, End> {
         if let Value::ServerError(error) = answer {
             return Err(RedisError::from(error).into());
         }
@@ -363,6 +420,20 @@ impl Commands {
                 };
                 self.post.to_home(&room, read);
             }
+            Due::Rooms { to, from_first } => {
+                return Ok(News::Listing(Listing {
+                    to,
+                    from_first,
+                    rooms: ranked(answer)?,
+                    found: Vec::new(),
+                }));
+            }
+            Due::Brief { listing, room } => {
+                let brief = brief(room, answer)?;
+                if let Some(listing) = self.listings.get_mut(listing) {
+                    listing.found.push(brief);
+                }
+            }
             Due::Counted { room } => {
                 let connections = from_redis_value(answer).map_err(RedisError::from)?;
                 self.chores.rank(room, connections);
@@ -373,7 +444,7 @@ impl Commands {
             }
             Due::Done(chore) => return Ok(self.chores.done(chore, answer)?),
         }
-        Ok(false)
+        Ok(News::None)
     }
 
     fn up(&mut self) {
@@ -386,6 +457,7 @@ impl Commands {
 
     fn down(&mut self, why: &str) {
         self.under_way.clear();
+        self.listings.clear();
         // What the shards ask before they know of it is not meant for the next time.
         self.generation += 1;
         self.stats.breaker(State::Open as u64);
@@ -416,6 +488,18 @@ impl Commands {
             }
         }
     }
+}
+
+/// What nodes have said, by this process' clock.
+fn peers(nodes: Vec<About>, ahead_us: i128) -> Vec<Peer> {
+    let peer = |about: About| {
+        let said_ms = i128::from(about.said_ms) - ahead_us / 1000;
+        Peer {
+            said_ms: u64::try_from(said_ms).unwrap_or(0),
+            about,
+        }
+    };
+    nodes.into_iter().map(peer).collect()
 }
 
 /// What went wrong: the library's words and the system's, which hold nothing of what was sent.

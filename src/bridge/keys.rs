@@ -48,6 +48,9 @@ pub const RANK: &str = "live:rank";
 /// Sorted set: nodes, by the unix second at which they began.
 pub const NODES: &str = "live:nodes";
 
+/// Hash: what each node says of itself.
+pub const ABOUT: &str = "live:about";
+
 /// String that lives as long as a node is heard of.
 pub fn lease(node: &str) -> String {
     format!("live:lease:{node}")
@@ -126,8 +129,9 @@ redis.call('PUBLISH', ARGV[1], message)
 return {epoch, first}
 ";
 
-/// What there is of a room. Keys: numbering, log, parts, settings. Arguments: epoch to begin with, empty = none; seconds kept. Answers
-/// settings, epoch, newest number, batches, nodes and their connections; settings alone where there is no numbering.
+/// What there is of a room. Keys: numbering, log, parts, settings, presence, visitors. Arguments: epoch to begin with, empty = none;
+/// seconds kept. Answers settings, epoch, newest number, batches, nodes and their connections, users, most connections at once, different
+/// users so far; settings alone where there is no numbering.
 pub const READ: &str = r"
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch then
@@ -137,7 +141,8 @@ if not epoch then
   redis.call('DEL', KEYS[2])
   redis.call('EXPIRE', KEYS[1], ARGV[2])
 end
-return {redis.call('GET', KEYS[4]), epoch, redis.call('HGET', KEYS[1], 'seq'), redis.call('XRANGE', KEYS[2], '-', '+'), redis.call('HGETALL', KEYS[3])}
+return {redis.call('GET', KEYS[4]), epoch, redis.call('HGET', KEYS[1], 'seq'), redis.call('XRANGE', KEYS[2], '-', '+'), redis.call('HGETALL', KEYS[3]),
+  math.max(redis.call('HLEN', KEYS[5]) - 1, 0), redis.call('HGET', KEYS[1], 'peak') or '0', redis.call('PFCOUNT', KEYS[6])}
 ";
 
 /// A node's part of who is in a room: how many connections, and which users came and went. It says what is, not what changed, so that
@@ -146,10 +151,12 @@ return {redis.call('GET', KEYS[4]), epoch, redis.call('HGET', KEYS[1], 'seq'), r
 /// Keys: presence, parts, here, refs, visitors, numbering. Arguments: node, connections, seconds kept, channel, how many came, then who
 /// came and when, then who went. Answers connections on all nodes.
 pub const COUNT: &str = r"
+local moved = false
 local function went(user)
   if redis.call('SREM', KEYS[3], user) == 1 and redis.call('HINCRBY', KEYS[4], user, -1) <= 0 then
     redis.call('HDEL', KEYS[4], user)
     redis.call('HDEL', KEYS[1], 'user:' .. user)
+    moved = true
   end
 end
 local at = 6
@@ -158,6 +165,7 @@ for _ = 1, tonumber(ARGV[5]) do
   if redis.call('SADD', KEYS[3], user) == 1 and redis.call('HINCRBY', KEYS[4], user, 1) == 1 then
     redis.call('HSET', KEYS[1], 'user:' .. user, ARGV[at + 1])
     redis.call('PFADD', KEYS[5], user)
+    moved = true
   end
   at = at + 2
 end
@@ -171,17 +179,77 @@ local total = tonumber(redis.call('HGET', KEYS[1], 'total') or 0) + now - before
 if now ~= before then
   if now == 0 then redis.call('HDEL', KEYS[2], ARGV[1]) else redis.call('HSET', KEYS[2], ARGV[1], now) end
   redis.call('HSET', KEYS[1], 'total', total)
-  redis.call('PUBLISH', ARGV[4], 'N ' .. ARGV[1] .. ' ' .. ARGV[2] .. '\n')
+  moved = true
 end
-if total > tonumber(redis.call('HGET', KEYS[6], 'peak') or 0) then
-  redis.call('HSET', KEYS[6], 'peak', total)
+local peak = tonumber(redis.call('HGET', KEYS[6], 'peak') or 0)
+if total > peak then
+  peak = total
+  redis.call('HSET', KEYS[6], 'peak', peak)
+end
+if moved then
+  local users = math.max(redis.call('HLEN', KEYS[1]) - 1, 0)
+  redis.call('PUBLISH', ARGV[4], 'N ' .. table.concat({ARGV[1], ARGV[2], users, peak, redis.call('PFCOUNT', KEYS[5])}, ' ') .. '\n')
 end
 for key = 1, 6 do redis.call('EXPIRE', KEYS[key], ARGV[3]) end
 if total == 0 then redis.call('DEL', KEYS[1]) end
 return total
 ";
 
-/// Takes out what a node that is gone had counted in a room. Keys: presence, parts, here, refs. Arguments: node, channel. Answers
+/// Rooms by connections, most first, then by name. Key: rank. Arguments: how many; after how many connections, empty = from the first on;
+/// after which room. Answers rooms and their connections by turns.
+pub const ROOMS: &str = r"
+local rank, left = KEYS[1], tonumber(ARGV[1])
+local function below(score) return redis.call('ZCOUNT', rank, '-inf', '(' .. score) end
+local found = {}
+local function take(from, count, score)
+  if count <= 0 then return end
+  for _, room in ipairs(redis.call('ZRANGE', rank, from, from + count - 1)) do
+    found[#found + 1] = room
+    found[#found + 1] = score
+    left = left - 1
+  end
+end
+local function follows(room, other)
+  for i = 1, math.min(#room, #other) do
+    local one, two = string.byte(room, i), string.byte(other, i)
+    if one ~= two then return one > two end
+  end
+  return #room > #other
+end
+local top = '+inf'
+if ARGV[2] ~= '' then
+  top = '(' .. ARGV[2]
+  local low, past = below(ARGV[2]), redis.call('ZCOUNT', rank, '-inf', ARGV[2])
+  local high = past
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if follows(redis.call('ZRANGE', rank, middle, middle)[1], ARGV[3]) then high = middle else low = middle + 1 end
+  end
+  take(low, math.min(left, past - low), ARGV[2])
+end
+local rest = left > 0 and redis.call('ZREVRANGEBYSCORE', rank, top, '-inf', 'WITHSCORES', 'LIMIT', 0, left) or {}
+local at = 2
+while rest[at] do
+  local score, count = rest[at], 0
+  while rest[at] == score do
+    count = count + 1
+    at = at + 2
+  end
+  take(below(score), count, score)
+end
+return found
+";
+
+/// A room in short. Keys: numbering, settings, presence, visitors. Answers epoch, newest number, settings, connections, users, most
+/// connections at once, different users so far.
+pub const BRIEF: &str = r"
+local seq = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'peak')
+local total = redis.call('HGET', KEYS[3], 'total')
+return {seq[1] or '0', seq[2] or '0', redis.call('GET', KEYS[2]), total or '0',
+  math.max(redis.call('HLEN', KEYS[3]) - 1, 0), seq[3] or '0', redis.call('PFCOUNT', KEYS[4])}
+";
+
+/// Takes out what a node that is gone had counted in a room. Keys: presence, parts, here, refs, visitors, numbering. Arguments: node, channel. Answers
 /// connections on all nodes.
 pub const DROP: &str = r"
 for _, user in ipairs(redis.call('SMEMBERS', KEYS[3])) do
@@ -196,7 +264,9 @@ local total = tonumber(redis.call('HGET', KEYS[1], 'total') or 0) - part
 if part > 0 then
   redis.call('HDEL', KEYS[2], ARGV[1])
   redis.call('HSET', KEYS[1], 'total', total)
-  redis.call('PUBLISH', ARGV[2], 'N ' .. ARGV[1] .. ' 0\n')
+  local users = math.max(redis.call('HLEN', KEYS[1]) - 1, 0)
+  local peak = redis.call('HGET', KEYS[6], 'peak') or '0'
+  redis.call('PUBLISH', ARGV[2], 'N ' .. table.concat({ARGV[1], 0, users, peak, redis.call('PFCOUNT', KEYS[5])}, ' ') .. '\n')
 end
 if total <= 0 then redis.call('DEL', KEYS[1]) end
 return total

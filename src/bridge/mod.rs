@@ -21,7 +21,9 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 use redis::{Client, Connection, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError};
 
 use crate::base::clock::Clock;
-use crate::bus::{Address, Outlet, Outward};
+use crate::bus::{Address, Brief, Outlet, Outward, Peer};
+use crate::proto::node::about::About;
+use crate::sync::latest::Latest;
 use crate::telemetry::redis::RedisStats;
 
 use self::commands::Commands;
@@ -47,6 +49,12 @@ pub struct Start {
     pub stats: Arc<RedisStats>,
     /// The shards.
     pub addresses: Vec<Address>,
+    /// What this node says of itself.
+    pub about: Box<dyn Fn() -> About + Send>,
+    /// Where it tells which nodes there are.
+    pub peers: Arc<Latest<Vec<Peer>>>,
+    /// The first of the cluster's rooms, as they were last read.
+    pub listed: Arc<Latest<Vec<Brief>>>,
     /// Chance.
     pub seed: u64,
 }
@@ -82,15 +90,16 @@ impl Bridge {
         let shared = Arc::new(Shared::default());
         let (asks, asked) = bounded(ASKS_MAX);
         let (wishes, wished) = unbounded();
-        let commands = Commands::new(&start, Arc::clone(&shared), asked, wishes);
         let listener = Listener::new(&start, Arc::clone(&shared), wished, asks.clone());
+        let me = Arc::clone(&start.me);
+        let commands = Commands::new(start, Arc::clone(&shared), asked, wishes);
         let named = |name: &str| std::thread::Builder::new().name(name.into());
         let threads = vec![
             named("redis-commands").spawn(move || commands.run())?,
             named("redis-listener").spawn(move || listener.run())?,
         ];
         let outlet = Outlet {
-            me: start.me,
+            me,
             asks: asks.clone(),
         };
         let bridge = Bridge {

@@ -6,8 +6,9 @@ use redis::{Cmd, RedisError, Value, cmd, from_redis_value};
 use super::chores::{Chore, uncount};
 use super::keys;
 use crate::base::ids::{Epoch, RoomId, ShardId};
-use crate::bus::{Outward, RoomRead};
-use crate::proto::node::{self, Asker, Message};
+use crate::bus::{Brief, Outward, ReplyTo, RoomRead};
+use crate::proto::node::about::About;
+use crate::proto::node::{self, Asker, Message, Totals};
 use crate::room::link::Outbound;
 use crate::room::presence::Moves;
 
@@ -24,6 +25,10 @@ pub struct Scripts {
     pub count: String,
     /// [`keys::DROP`].
     pub drop: String,
+    /// [`keys::ROOMS`].
+    pub rooms: String,
+    /// [`keys::BRIEF`].
+    pub brief: String,
 }
 
 /// Who speaks.
@@ -44,8 +49,36 @@ pub enum Due {
     Numbers { room: RoomId, batch: u64 },
     Room { room: RoomId, subscribed: bool },
     Counted { room: RoomId },
+    Rooms { to: ReplyTo, from_first: bool },
+    Brief { listing: usize, room: RoomId },
     Ordered { shard: ShardId, key: u64 },
     Done(Chore),
+}
+
+/// What an answer tells the asking thread itself.
+pub enum News {
+    /// Nothing.
+    None,
+    /// This node's lease has run out.
+    Lost,
+    /// Redis' clock, in microseconds since 1970.
+    Time(i128),
+    /// What the nodes say of themselves.
+    Peers(Vec<About>),
+    /// Rooms that are to be read one by one.
+    Listing(Listing),
+}
+
+/// A list of rooms under way.
+pub struct Listing {
+    /// Who awaits it.
+    pub to: ReplyTo,
+    /// It begins with the first of all rooms.
+    pub from_first: bool,
+    /// Its rooms, in order.
+    pub rooms: Vec<RoomId>,
+    /// What has been read of them in this round.
+    pub found: Vec<Brief>,
 }
 
 impl Voice<'_> {
@@ -118,6 +151,13 @@ impl Voice<'_> {
                 known.arg(keys::rooms(self.counts_as)).arg(room.as_str());
                 put(known, Due::Nothing);
             }
+            Outward::Rooms { to, limit, after } => {
+                let due = Due::Rooms {
+                    to: to.clone(),
+                    from_first: after.is_none(),
+                };
+                put(self.rooms(*limit, after.as_ref()), due);
+            }
             Outward::Order { shard, key, order } => {
                 let asker = Asker {
                     node: self.me.into(),
@@ -151,6 +191,31 @@ impl Voice<'_> {
         }
     }
 
+    /// Rooms by connections.
+    pub fn rooms(&self, limit: usize, after: Option<&(u32, Box<str>)>) -> Cmd {
+        let (online, room) = match after {
+            Some((online, room)) => (online.to_string(), &**room),
+            None => (String::new(), ""),
+        };
+        let mut command = cmd("EVALSHA");
+        command.arg(&self.scripts.rooms).arg(1).arg(keys::RANK);
+        command.arg(limit).arg(online).arg(room);
+        command
+    }
+
+    /// One of them in short.
+    pub fn brief(&self, room: &RoomId) -> Cmd {
+        let mut command = cmd("EVALSHA");
+        command
+            .arg(&self.scripts.brief)
+            .arg(4)
+            .arg(keys::numbering(room))
+            .arg(keys::settings(room))
+            .arg(keys::presence(room))
+            .arg(keys::visitors(room));
+        command
+    }
+
     fn publish(&self, room: &RoomId, begin: Epoch, batch: &Outbound, keep: usize) -> Cmd {
         let mut command = cmd("EVALSHA");
         command
@@ -176,11 +241,13 @@ impl Voice<'_> {
         let mut command = cmd("EVALSHA");
         command
             .arg(&self.scripts.read)
-            .arg(4)
+            .arg(6)
             .arg(keys::numbering(room))
             .arg(keys::log(room))
             .arg(keys::parts(room))
             .arg(keys::settings(room))
+            .arg(keys::presence(room))
+            .arg(keys::visitors(room))
             .arg(begin)
             .arg(KEPT_S);
         command
@@ -228,7 +295,8 @@ pub fn room_read(answer: Value) -> Result<(Option<Bytes>, Option<RoomRead>), Red
         return Ok((settings, None));
     }
     let rest = Value::Array(rest);
-    let (epoch, seq, entries, parts): (u64, u64, Vec<Entry>, Vec<Value>) = from_redis_value(rest)?;
+    type Found = (u64, u64, Vec<Entry>, Vec<Value>, u32, u32, u64);
+    let (epoch, seq, entries, parts, users, peak, visitors): Found = from_redis_value(rest)?;
     let batches = entries.into_iter().filter_map(|(_, fields)| {
         let payload: Vec<u8> = from_redis_value(fields.into_iter().nth(1)?).ok()?;
         match node::parse(payload.into())? {
@@ -247,6 +315,42 @@ pub fn room_read(answer: Value) -> Result<(Option<Bytes>, Option<RoomRead>), Red
         seq,
         batches: batches.collect(),
         counts,
+        totals: Totals {
+            users,
+            peak,
+            visitors,
+        },
     };
     Ok((settings, Some(found)))
+}
+
+/// Rooms of [`keys::ROOMS`]; what is no room is passed over.
+///
+/// # Errors
+/// It cannot be read.
+pub fn ranked(answer: Value) -> Result<Vec<RoomId>, RedisError> {
+    let found: Vec<(String, u32)> = from_redis_value(answer)?;
+    let rooms = found.iter().filter_map(|(room, _)| RoomId::parse(room));
+    Ok(rooms.collect())
+}
+
+/// A room of [`keys::BRIEF`].
+///
+/// # Errors
+/// It cannot be read.
+pub fn brief(room: RoomId, answer: Value) -> Result<Brief, RedisError> {
+    type Found = (u64, u64, Option<Vec<u8>>, u32, u32, u32, u64);
+    let (epoch, seq, settings, online, users, peak, visitors): Found = from_redis_value(answer)?;
+    Ok(Brief {
+        room,
+        epoch: Epoch(epoch),
+        seq,
+        settings: settings.map(Bytes::from),
+        online,
+        totals: Totals {
+            users,
+            peak,
+            visitors,
+        },
+    })
 }

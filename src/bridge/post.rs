@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Shared;
 use crate::base::ids::{RoomId, ShardId};
-use crate::bus::{Address, Inward, Msg};
+use crate::bus::{Address, Brief, Inward, Msg, ReplyTo};
 use crate::sync::mailbox::Wake;
 
 /// Between two tries.
@@ -32,6 +32,13 @@ impl Post {
     pub fn to_any(&self, key: u64, inward: Inward) {
         let shards = self.addresses.len() as u64;
         self.to(ShardId((key % shards.max(1)) as u16), inward);
+    }
+
+    /// A list of rooms, to whoever asked for it.
+    pub fn listed(&self, to: ReplyTo, rooms: Vec<Brief>) {
+        if let Some(shard) = to.shard() {
+            self.to(shard, Inward::Rooms { to, rooms });
+        }
     }
 
     /// To every shard.

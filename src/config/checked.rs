@@ -55,6 +55,10 @@ pub struct Server {
     pub fd_tables: FdTables,
     /// The node's name; random when not set.
     pub node: String,
+    /// Where viewers reach it, for the list of nodes; empty = where it listens. Up to 256 bytes.
+    pub address: String,
+    /// Where it stands, for the list of nodes. Up to 64 bytes.
+    pub region: String,
     /// Whether `GET /` answers the demo page.
     pub demo_page: bool,
     /// Whether permessage-deflate is agreed upon with viewers that offer it.

@@ -84,6 +84,18 @@ pub const KEYS: &[Key] = &[
         "this node's name; empty = random",
     ),
     key(
+        "server.address",
+        Kind::Text,
+        "\"\"",
+        "where viewers reach this node, as GET /api/v1/nodes tells it, like \"wss://n1.live.example\"; empty = listen.public",
+    ),
+    key(
+        "server.region",
+        Kind::Text,
+        "\"\"",
+        "where this node stands, as GET /api/v1/nodes tells it",
+    ),
+    key(
         "server.demo_page",
         Kind::Flag,
         "true",

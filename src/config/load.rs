@@ -200,6 +200,8 @@ fn plain(r: &mut Reader<'_>, machine: &Machine) -> Config {
                 _ => FdTables::PerShard,
             },
             node: node_name(r, machine),
+            address: short_text(r, "server.address", 256),
+            region: short_text(r, "server.region", 64),
             demo_page: r.is_set("server.demo_page"),
             compression: r.is_set("server.compression"),
         },
@@ -293,6 +295,16 @@ fn plain(r: &mut Reader<'_>, machine: &Machine) -> Config {
             access_sample: r.share("log.access_sample"),
         },
     }
+}
+
+/// A text without control characters, of at most so many bytes.
+fn short_text(r: &mut Reader<'_>, path: &'static str, bytes_max: usize) -> String {
+    let text = r.text(path);
+    if text.len() > bytes_max || text.chars().any(char::is_control) {
+        let allowed = format!("up to {bytes_max} bytes without control characters");
+        r.mistake(path, format!("{text:?}"), &allowed, None);
+    }
+    text
 }
 
 fn node_name(r: &mut Reader<'_>, machine: &Machine) -> String {

@@ -122,6 +122,8 @@ pub fn value(config: &Config, path: &str) -> Option<String> {
             FdTables::Shared => "shared",
         }),
         "server.node" => quoted(&config.server.node),
+        "server.address" => quoted(&config.server.address),
+        "server.region" => quoted(&config.server.region),
         "server.demo_page" => config.server.demo_page.to_string(),
         "server.compression" => config.server.compression.to_string(),
         "auth.anonymous" => quoted(match config.auth.anonymous {

@@ -69,6 +69,11 @@ impl Gateway {
         let clock = Clock::start();
         let node = Arc::new(Node {
             name: config.server.node.clone(),
+            address: match config.server.address.as_str() {
+                "" => public.address.to_string(),
+                address => address.to_owned(),
+            },
+            region: config.server.region.clone(),
             clock,
             started_ms: clock.now().unix_ms,
             connections: Gate::new(connections_max),
@@ -85,6 +90,8 @@ impl Gateway {
             sockets_max,
             log: order.log.clone(),
             redis: config.redis.as_ref().map(|_| Arc::default()),
+            peers: Arc::default(),
+            listed: Arc::default(),
         });
         let (parts, addresses) = pollers(shards)?;
         let (ended_tx, ended) = unbounded();
@@ -117,6 +124,12 @@ impl Gateway {
             lease_ms: redis.lease_ms,
             stats: Arc::clone(stats),
             addresses: self.addresses.clone(),
+            about: {
+                let node = Arc::clone(&self.node);
+                Box::new(move || node.about())
+            },
+            peers: Arc::clone(&self.node.peers),
+            listed: Arc::clone(&self.node.listed),
             seed,
         })
         .map_err(StartError::system("start a thread for Redis"))?;

@@ -7,10 +7,12 @@
 //! L 7421843201228 118 2 node-a.5f3c 41\n   lines: epoch, number of the first, how many, whose batch, which of them
 //! l 0000007d ,"ts":..}                     an item: kind, length (u32, big-endian), the object from behind its number on
 //! e 00000061 ,"ts":..}
-//! N node-a.5f3c 250\n                      a node's connections in the room
+//! N node-a.5f3c 250 312 400 9000\n         a node's connections in the room; users, most connections and different users on all
 //! S\n{"access":"private"}                    what a room's owner has said of it
 //! O node-a.5f3c 1 77 kick 1001\nann\nbye   what every node is to do, and who awaits the answer
 //! ```
+
+pub mod about;
 
 use std::collections::HashMap;
 
@@ -77,9 +79,22 @@ pub enum Message {
         node: Box<str>,
         /// How many.
         connections: u32,
+        /// What all nodes have counted together.
+        totals: Totals,
     },
     /// What the room's owner has said of it, as the body of `PUT /rooms/{room}`.
     Settings(Bytes),
+}
+
+/// Who is in a room, on all nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Different users.
+    pub users: u32,
+    /// Most connections at once.
+    pub peak: u32,
+    /// Different users that have been there, give or take a hundredth.
+    pub visitors: u64,
 }
 
 /// A numbered batch.
@@ -164,6 +179,11 @@ pub fn parse(bytes: Bytes) -> Option<Message> {
         "N" => Message::Count {
             node: words.next()?.into(),
             connections: words.next()?.parse().ok()?,
+            totals: Totals {
+                users: words.next()?.parse().ok()?,
+                peak: words.next()?.parse().ok()?,
+                visitors: words.next()?.parse().ok()?,
+            },
         },
         _ => return None,
     };
@@ -367,8 +387,13 @@ mod tests {
         let count = Message::Count {
             node: "n".into(),
             connections: 12,
+            totals: Totals {
+                users: 9,
+                peak: 20,
+                visitors: 300,
+            },
         };
-        assert_eq!(message("N n 12\n", b""), Some(count));
+        assert_eq!(message("N n 12 9 20 300\n", b""), Some(count));
     }
 
     #[test]
@@ -392,7 +417,7 @@ mod tests {
         }
         assert_eq!(message("L 77 5 1 n 9\n", &one[..one.len() - 1]), None);
         assert_eq!(message("L 77 5 1 n 9\n", &[&one[..], b"x"].concat()), None);
-        assert_eq!(message("N n -1\n", b""), None);
+        assert_eq!(message("N n -1 9 20 300\n", b""), None);
     }
 
     fn orders() -> Vec<Order> {

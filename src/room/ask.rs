@@ -213,6 +213,10 @@ pub struct Detail {
     pub created_ms: u64,
     /// Most connections at once since it began.
     pub peak: u32,
+    /// Different users that have been in it, give or take a hundredth; `None` where nobody counts them.
+    pub visitors: Option<u64>,
+    /// Redis is away: what the other nodes have counted is what was last heard.
+    pub stale: bool,
 }
 
 /// What `GET /rooms/{room}/history` shows.

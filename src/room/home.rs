@@ -25,7 +25,7 @@ use crate::base::refusal::{Code, Refusal};
 use crate::base::rng::Rng;
 use crate::config::checked::{Limits, RoomClass, Tick};
 use crate::proto::danmaku::server::{self, Numbered};
-use crate::proto::node;
+use crate::proto::node::{self, Totals};
 use crate::proto::ws::deflate::Deflator;
 use serde_json::value::RawValue;
 
@@ -59,6 +59,8 @@ pub struct Home {
     epoch: Epoch,
     /// Connections on the other nodes that share the room.
     elsewhere: u32,
+    /// What all of them have counted together.
+    totals: Option<Totals>,
     /// The newest number given; lines above `sealed_seq` are in the open batch.
     seq: u64,
     sealed_seq: u64,
@@ -116,6 +118,7 @@ impl Home {
             life: Life(epoch.0),
             epoch,
             elsewhere: 0,
+            totals: None,
             seq: 0,
             sealed_seq: 0,
             settings: Settings {
@@ -484,11 +487,11 @@ impl Home {
 
     /// What the room is.
     pub fn detail(&self) -> Detail {
-        let settings = &self.settings;
+        let (settings, totals) = (&self.settings, self.totals.unwrap_or_default());
         Detail {
             room: self.id.clone(),
             online: self.online(),
-            users: self.presence.users(),
+            users: self.presence.users().max(totals.users),
             epoch: self.epoch,
             seq: self.seq,
             title: settings.title.clone(),
@@ -500,7 +503,9 @@ impl Home {
             deliver_per_s_max: self.deliver_per_s_max(),
             data: settings.data.clone(),
             created_ms: self.created_ms,
-            peak: self.presence.peak(),
+            peak: self.presence.peak().max(totals.peak),
+            visitors: self.totals.map(|totals| totals.visitors),
+            stale: false,
         }
     }
 

@@ -194,6 +194,7 @@ impl Shard {
                 },
                 Some(why) => Reply::refusal(&why.refusal()),
             },
+            Special::Nodes => Reply::json(200, self.node.nodes()),
             Special::Metrics => {
                 let text = render::render(&self.node.view(ProcessStats::read()));
                 Reply::with_body(200, render::CONTENT_TYPE, text)

@@ -13,6 +13,7 @@ use crate::base::pressure::Level;
 use crate::base::rate::{Bucket, Rate};
 use crate::base::refusal::{Code, Refusal};
 use crate::base::rng::Rng;
+use crate::bus::Brief;
 use crate::bus::Msg;
 use crate::config::checked::Rooms;
 use crate::room::ask::{Detail, Leave, Published, Sealed};
@@ -207,11 +208,15 @@ impl Homes {
         taken
     }
 
-    /// The rooms after `after` in the order of `GET /rooms`: most viewers first, then by id.
-    pub fn top(&self, limit: usize, after: Option<&(u32, Box<str>)>) -> Vec<Detail> {
+    /// The rooms after `after` in the order of `GET /rooms`: most viewers first, then by id. Where Redis is asked too, `shared`, a room
+    /// that only others are in is told of by it.
+    pub fn top(&self, limit: usize, after: Option<&(u32, Box<str>)>, shared: bool) -> Vec<Detail> {
         let mut best: BTreeSet<(std::cmp::Reverse<u32>, &RoomId)> = BTreeSet::new();
         let after = after.map(|(online, room)| (std::cmp::Reverse(*online), &**room));
         for (id, Entry { home, .. }) in &self.rooms {
+            if shared && home.here() == 0 && home.online() > 0 {
+                continue;
+            }
             let key = (std::cmp::Reverse(home.online()), id);
             if after.is_some_and(|after| (key.0, id.as_str()) <= after) {
                 continue;
@@ -223,6 +228,28 @@ impl Homes {
         }
         let detail = |(_, id): (_, &RoomId)| self.rooms.get(id).map(|entry| entry.home.detail());
         best.into_iter().filter_map(detail).collect()
+    }
+
+    /// A room as it stands in Redis, as this node would show it.
+    pub fn shown(&self, brief: &Brief, classes: &Rooms, now: Now) -> Detail {
+        if let Some(entry) = self.rooms.get(&brief.room).filter(|it| it.home.here() > 0) {
+            return entry.home.detail();
+        }
+        let class = classes.class_of(brief.room.as_str());
+        let mut home = Home::new(brief.room.clone(), class, brief.epoch, now, 0);
+        if let Some(json) = &brief.settings {
+            // What cannot be read is as if nothing had been said.
+            let _ = home.take_settings(json);
+        }
+        Detail {
+            online: brief.online,
+            users: brief.totals.users,
+            seq: brief.seq,
+            created_ms: brief.epoch.began_ms(),
+            peak: brief.totals.peak,
+            visitors: Some(brief.totals.visitors),
+            ..home.detail()
+        }
     }
 
     /// New settings for rooms that have none of their own.

@@ -13,7 +13,7 @@ use crate::base::refusal::{Code, Refusal};
 use crate::bus::{Answer, Control, Msg, NodeAsk, Outward, ReplyTo, RoomAsk, ShardInfo};
 use crate::proto::node::Order;
 use crate::proto::ws::encode;
-use crate::room::ask::{Content, Leave, Publish};
+use crate::room::ask::{Content, Detail, Leave, Publish};
 use crate::room::home::Home;
 use crate::telemetry::table::Bucket;
 
@@ -177,12 +177,12 @@ impl Shard {
                     let (room, json) = (room.clone(), json.clone().into());
                     self.ask_cluster(Outward::Settings { room, json });
                 }
-                put.map(|(detail, _)| Answer::Detail(Box::new(detail)))
+                put.map(|(detail, _)| self.detail(detail))
             }
-            RoomAsk::Detail => self
-                .homes
-                .find(&room)
-                .map(|home| Answer::Detail(Box::new(home.detail()))),
+            RoomAsk::Detail => {
+                let detail = self.homes.find(&room).map(|home| home.detail());
+                detail.map(|detail| self.detail(detail))
+            }
             RoomAsk::History { since, limit } => {
                 // Whoever reads after an ack finds the line acked: what is due to be sealed this turn is sealed now.
                 self.seal_if_due(&room);
@@ -219,6 +219,11 @@ impl Shard {
         }
         self.homes.touched(&room, self.now.mono_ms());
         self.answer(from, Some(room), answer);
+    }
+
+    fn detail(&self, detail: Detail) -> Answer {
+        let stale = self.cluster.is_some() && !self.is_shared();
+        Answer::Detail(Box::new(Detail { stale, ..detail }))
     }
 
     fn kick_here(
@@ -287,8 +292,10 @@ impl Shard {
         let asks_others = from.shard() == Some(self.id);
         let (here, order) = match ask {
             NodeAsk::Rooms { limit, after } => {
-                let rooms = Answer::Rooms(self.homes.top(limit, after.as_ref()));
-                return self.answer(from, None, Ok(rooms));
+                return match asks_others {
+                    true => self.ask_rooms(from, limit, after),
+                    false => self.answer_with_own(from, limit, &after),
+                };
             }
             NodeAsk::Info => {
                 let info = Answer::Info(ShardInfo {

@@ -308,6 +308,7 @@ impl Shard {
             self.homes.online_due_ms(),
             self.overload.next_ms(),
             self.cluster.as_ref().and_then(Cluster::counts_due_ms),
+            self.cluster.as_ref().and_then(Cluster::listings_due_ms),
             self.orders.next_ms(),
         ]
         .into_iter()

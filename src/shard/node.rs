@@ -7,20 +7,28 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::base::clock::Clock;
 use crate::base::pressure::{Level, Pressure, WHOLE};
 use crate::base::refusal::{Code, Refusal};
+use crate::bus::{Brief, Peer};
 use crate::config::checked::FdTables;
+use crate::proto::node::about::About;
 use crate::sync::addresses::Addresses;
 use crate::sync::gate::{Gate, RateGate};
-use crate::telemetry::block::Block;
+use crate::sync::latest::Latest;
+use crate::telemetry::block::{Block, gauge_sum};
 use crate::telemetry::log::LogHandle;
 use crate::telemetry::process::ProcessStats;
 use crate::telemetry::redis::RedisStats;
 use crate::telemetry::render::{NodeStats, View};
+use crate::telemetry::table::Gauge;
 
 /// The process, as its shards see it.
 #[derive(Debug)]
 pub struct Node {
     /// The node's name.
     pub name: String,
+    /// Where viewers reach it.
+    pub address: String,
+    /// `server.region`.
+    pub region: String,
     /// One origin for every shard's clock.
     pub clock: Clock,
     /// Milliseconds since 1970 at which it started.
@@ -53,6 +61,10 @@ pub struct Node {
     pub log: LogHandle,
     /// What the bridge tells, where there is one.
     pub redis: Option<Arc<RedisStats>>,
+    /// The nodes there are, as the bridge has last heard of them.
+    pub peers: Arc<Latest<Vec<Peer>>>,
+    /// The first of the cluster's rooms, as the bridge has last read them.
+    pub listed: Arc<Latest<Vec<Brief>>>,
 }
 
 /// Why the node should get no new traffic.
@@ -120,6 +132,12 @@ impl Said {
     }
 }
 
+/// The part of what it may hold that it holds, in thousandths: exact enough to choose by.
+fn load(about: &About) -> f64 {
+    let max = about.connections_max.max(1);
+    (about.connections * 1000 / max) as f64 / 1000.0
+}
+
 /// A shard that has not turned for this long hangs. It turns at least once a second when idle.
 const HANG_MS: u64 = 5_000;
 
@@ -141,6 +159,70 @@ impl Node {
         } else {
             None
         }
+    }
+
+    /// What it says of itself to the other nodes.
+    pub fn about(&self) -> About {
+        // Who can say so to others is not cut off.
+        let unready = self.unready().filter(|why| *why != Unready::CutOff);
+        let gives_up = || match self.pressure().0 {
+            Level::Calm => None,
+            level => Some(format!("gives up {}", level.as_str())),
+        };
+        let why = unready.map(|why| why.refusal().reason.into_owned());
+        About {
+            node: self.name.clone(),
+            address: self.address.clone(),
+            region: self.region.clone(),
+            connections: gauge_sum(&self.blocks, Gauge::Connections),
+            connections_max: self.connections.max() as u64,
+            rooms: gauge_sum(&self.blocks, Gauge::Rooms),
+            takes_viewers: unready.is_none(),
+            state: why.or_else(gives_up),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: self.started_ms,
+            said_ms: 0,
+        }
+    }
+
+    /// `GET /api/v1/nodes`: the nodes there are, this one as it is now, the others as they were last heard of; by name. Out of date if
+    /// Redis is away.
+    pub fn nodes(&self) -> serde_json::Value {
+        let now_ms = self.clock.mono_ns() / 1_000_000;
+        let mine = self.about();
+        let shown = |about: &About, heard_ms: u64, here: bool| {
+            serde_json::json!({
+                "node": about.node,
+                "address": about.address,
+                "region": about.region,
+                "connections": about.connections,
+                "connections_max": about.connections_max,
+                "load": load(about),
+                "rooms": about.rooms,
+                "takes_viewers": about.takes_viewers,
+                "state": about.state,
+                "version": about.version,
+                "started": about.started,
+                "heard_ms": heard_ms,
+                "here": here,
+            })
+        };
+        let peers = self.peers.read();
+        // A node that is started anew under the same name is another one.
+        let is_me = |about: &About| (&about.node, about.started) == (&mine.node, mine.started);
+        let others = peers.iter().filter(|peer| !is_me(&peer.about));
+        let others = others.map(|peer| {
+            let heard_ms = now_ms.saturating_sub(peer.said_ms);
+            (&peer.about, heard_ms, false)
+        });
+        let mut nodes: Vec<(&About, u64, bool)> = others.chain([(&mine, 0, true)]).collect();
+        nodes.sort_by_key(|(about, ..)| (&about.node, about.started));
+        let nodes: Vec<_> = nodes
+            .into_iter()
+            .map(|(about, heard_ms, here)| shown(about, heard_ms, here))
+            .collect();
+        let stale = self.redis.as_ref().is_some_and(|redis| redis.is_cut_off());
+        serde_json::json!({ "nodes": nodes, "stale": stale })
     }
 
     /// The highest level and the smallest share of any shard.

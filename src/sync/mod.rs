@@ -4,6 +4,7 @@
 
 pub mod addresses;
 pub mod gate;
+pub mod latest;
 pub mod mailbox;
 
 /// Atomics of the standard library, or loom's under `--cfg loom`.

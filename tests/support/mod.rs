@@ -3,6 +3,7 @@
 #![allow(dead_code)] // Each test program uses its part.
 
 pub mod clients;
+pub mod cluster;
 pub mod redis;
 
 use std::hash::{BuildHasher, RandomState};

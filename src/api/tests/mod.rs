@@ -41,6 +41,8 @@ fn config() -> Config {
             shards: SHARDS,
             fd_tables: FdTables::Shared,
             node: "n1".into(),
+            address: String::new(),
+            region: String::new(),
             demo_page: true,
             compression: true,
         },
@@ -295,7 +297,10 @@ fn answer(question: &Question, shard: usize) -> Result<Answer, Refusal> {
         }
         Question::Room { room, ask } => answer_room(room, ask),
         Question::Node(ask) => Ok(match ask {
-            NodeAsk::Rooms { limit, after } => Answer::Rooms(shard_rooms(shard, *limit, after)),
+            NodeAsk::Rooms { limit, after } => Answer::Rooms {
+                rooms: shard_rooms(shard, *limit, after),
+                stale: false,
+            },
             NodeAsk::Info => Answer::Info(ShardInfo {
                 connections: 10 + shard as u32,
                 rooms: 2,
@@ -359,6 +364,8 @@ fn answer_room(room: &RoomId, ask: &RoomAsk) -> Result<Answer, Refusal> {
 
 fn detail(room: &str, online: u32, access: Access) -> Detail {
     Detail {
+        visitors: None,
+        stale: false,
         room: RoomId::parse(room).unwrap(),
         online,
         users: 1,

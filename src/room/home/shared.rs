@@ -13,7 +13,7 @@ use crate::base::refusal::Refusal;
 use crate::config::checked::Limits;
 use crate::proto::danmaku::http::parse_room_patch;
 use crate::proto::danmaku::server;
-use crate::proto::node::{self, Lines};
+use crate::proto::node::{self, Lines, Totals};
 use crate::room::ask::{Once, Patch, Publish, Published, Speaker};
 use crate::room::history::{History, Kept};
 use crate::room::presence::Moves;
@@ -185,6 +185,11 @@ impl Home {
     /// Who came and went since this was last asked.
     pub fn moves(&mut self, max: usize) -> Moves {
         self.presence.moves(max)
+    }
+
+    /// What all nodes have counted together.
+    pub fn set_totals(&mut self, totals: Totals) {
+        self.totals = Some(totals);
     }
 
     /// Connections on the other nodes.

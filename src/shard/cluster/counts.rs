@@ -23,6 +23,7 @@ impl Shard {
         if let Some((home, tie)) = self.homes.tied(room) {
             tie.link
                 .counts(found.counts.into_iter(), &cluster.outlet.me);
+            home.set_totals(found.totals);
             home.set_elsewhere(tie.link.others(), self.now);
             self.homes.touched(room, self.now.mono_ms());
         }

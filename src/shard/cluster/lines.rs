@@ -89,6 +89,7 @@ impl Shard {
         let cluster_dirty = std::mem::take(&mut cluster.dirty);
         self.tell_counts();
         self.answer_orders(false);
+        self.answer_listings(false);
         for room in cluster_dirty {
             if let Some((_, tie)) = self.homes.tied(&room) {
                 tie.dirty = false;

@@ -6,11 +6,13 @@
 
 mod counts;
 mod lines;
+mod rooms;
 
 use std::collections::VecDeque;
 
 use crossbeam_channel::TrySendError;
 
+use self::rooms::Listings;
 use super::Shard;
 use super::viewer::busy;
 use crate::base::clock::Now;
@@ -37,6 +39,7 @@ pub struct Cluster {
     /// Rooms whose count is to be told, and when they are looked at.
     counting: Vec<RoomId>,
     counts_at_ms: u64,
+    listings: Listings,
 }
 
 /// A room's tie, and how far it has come.
@@ -118,6 +121,7 @@ impl Cluster {
             left: VecDeque::new(),
             counting: Vec::new(),
             counts_at_ms: 0,
+            listings: Listings::default(),
         }
     }
 
@@ -151,6 +155,11 @@ impl Cluster {
     /// When counts are to be told.
     pub fn counts_due_ms(&self) -> Option<u64> {
         (!self.counting.is_empty()).then_some(self.counts_at_ms)
+    }
+
+    /// When the first list of rooms is waited for no longer.
+    pub fn listings_due_ms(&self) -> Option<u64> {
+        self.listings.next_ms()
     }
 
     /// Whether something waits for a place in the bridge's queue.
@@ -258,6 +267,7 @@ impl Shard {
             Inward::Up { generation } => self.cluster_up(generation),
             Inward::Down => self.cluster_down(),
             Inward::Recount => self.recount(),
+            Inward::Rooms { to, rooms } => self.rooms_came(to, &rooms),
             Inward::Ordered { key, nodes } => self.ordered(key, nodes),
             Inward::Done {
                 key,
@@ -291,11 +301,17 @@ impl Shard {
             } => self.lines_came(&room, lines),
             Inward::Came {
                 room,
-                message: Message::Count { node, connections },
+                message:
+                    Message::Count {
+                        node,
+                        connections,
+                        totals,
+                    },
             } => {
                 if let (Some(cluster), Some((home, tie))) = (&self.cluster, self.homes.tied(&room))
                 {
                     tie.link.count(&node, connections, &cluster.outlet.me);
+                    home.set_totals(totals);
                     home.set_elsewhere(tie.link.others(), self.now);
                     self.homes.touched(&room, self.now.mono_ms());
                 }
@@ -338,6 +354,7 @@ impl Shard {
         cluster.left.clear();
         cluster.counting.clear();
         self.answer_orders(true);
+        self.answer_listings(true);
         for room in self.homes.ids() {
             let Some(mut tie) = self.homes.untie(&room) else {
                 continue;
