@@ -15,6 +15,7 @@ use crate::base::ids::{ConnId, Epoch, Life, RoomId, ShardId, UserId};
 use crate::base::refusal::Refusal;
 use crate::config::checked::Config;
 use crate::proto::node::about::About;
+use crate::proto::node::part::Part;
 use crate::proto::node::{Asker, Lines, Message, Order, Totals};
 use crate::room::ask::{
     Detail, HistoryPage, Join, Joined, Leave, MembersPage, Patch, Publish, Published, Sealed,
@@ -85,6 +86,13 @@ pub enum Msg {
         /// A sentence.
         reason: Arc<str>,
     },
+    /// From a home: what happened in a room, for these connections.
+    Stats {
+        /// Whose.
+        conns: Vec<ConnId>,
+        /// The frame.
+        frame: Bytes,
+    },
     /// From the main thread.
     Control(Control),
     /// From the bridge.
@@ -145,6 +153,18 @@ pub enum Outward {
         room: RoomId,
         /// The body of a `PUT` that says all of it.
         json: Bytes,
+    },
+    /// What happened in a room here lately.
+    Part {
+        /// The room.
+        room: RoomId,
+        /// `None`: nothing, and nobody is here.
+        part: Option<Part>,
+    },
+    /// Somebody here looks at a room's figures: the other nodes are to tell theirs as they change.
+    Watch {
+        /// The room.
+        room: RoomId,
     },
     /// A room is over: its numbering and its lines are forgotten.
     End {
@@ -350,6 +370,22 @@ pub enum RoomAsk {
         /// Told to them.
         reason: Arc<str>,
     },
+    /// From now on this connection is shown what happens in the room, as figures.
+    Watch {
+        /// Who.
+        who: Arc<crate::base::identity::Identity>,
+        /// On which shard.
+        shard: ShardId,
+        /// Itself, there.
+        conn: ConnId,
+    },
+    /// No more. Not answered.
+    Unwatch {
+        /// On which shard.
+        shard: ShardId,
+        /// Itself, there.
+        conn: ConnId,
+    },
     /// May this caller see the room? For detail and history on the public listener.
     Admit {
         /// Who; `None` is anonymous.
@@ -404,6 +440,8 @@ pub enum Answer {
         /// What undoes it, for a connection that is gone by now.
         undo: Box<Leave>,
     },
+    /// To `Watch`: what there is to be shown now.
+    Watched(Box<Part>),
     /// To `Publish`.
     Published(Published),
     /// To `Detail` and `Put`.

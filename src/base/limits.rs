@@ -69,7 +69,9 @@ pub const STRIKES_FORGIVEN_PER_S: u32 = 1;
 pub const KEEP_ALIVE_IDLE_MS: u64 = 60_000;
 /// How long an HTTP request waits for home shards before it is answered 504.
 pub const EXCHANGE_DEADLINE_MS: u64 = 5_000;
-/// Home rooms of one shard. At under 1 KiB for a room that was never spoken in, 1 GB when an attacker opens them all;
+/// Connections that look at one room's figures.
+pub const WATCHERS_PER_ROOM_MAX: usize = 64;
+/// Home rooms of one shard. At under 2 KiB for a room that was never spoken in, 2 GB when an attacker opens them all;
 /// such a room is forgotten as soon as it is empty.
 pub const HOME_ROOMS_MAX: usize = 1 << 20;
 /// Home rooms looked at per second for being forgettable: a million in about two minutes.

@@ -100,7 +100,7 @@ codes! {
     /// Not JSON, or not an object of the protocol.
     BadMessage = "bad_message", 400, "see docs/PROTOCOL.md for the messages";
     /// `type` unknown.
-    UnknownType = "unknown_type", 400, "the types are ping, join, leave, danmaku, auth";
+    UnknownType = "unknown_type", 400, "the types are ping, join, leave, danmaku, auth, stats";
     /// Not a room id.
     BadRoom = "bad_room", 400, "a room is 1..128 bytes of [A-Za-z0-9_.:-]";
     /// Empty, too long or not text.

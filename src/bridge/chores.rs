@@ -304,13 +304,14 @@ pub fn uncount(drop: &str, node: &str, room: &RoomId) -> Cmd {
     let mut command = cmd("EVALSHA");
     command
         .arg(drop)
-        .arg(6)
+        .arg(7)
         .arg(keys::presence(room))
         .arg(keys::parts(room))
         .arg(keys::here(room, node))
         .arg(keys::refs(room))
         .arg(keys::visitors(room))
         .arg(keys::numbering(room))
+        .arg(keys::stats(room))
         .arg(node)
         .arg(keys::channel(room));
     command

@@ -66,6 +66,11 @@ pub fn settings(room: &RoomId) -> String {
     tagged("settings", room)
 }
 
+/// Hash: what happened lately, by node.
+pub fn stats(room: &RoomId) -> String {
+    tagged("stats", room)
+}
+
 /// Hash: connections by node.
 pub fn parts(room: &RoomId) -> String {
     tagged("part", room)
@@ -249,7 +254,7 @@ return {seq[1] or '0', seq[2] or '0', redis.call('GET', KEYS[2]), total or '0',
   math.max(redis.call('HLEN', KEYS[3]) - 1, 0), seq[3] or '0', redis.call('PFCOUNT', KEYS[4])}
 ";
 
-/// Takes out what a node that is gone had counted in a room. Keys: presence, parts, here, refs, visitors, numbering. Arguments: node, channel. Answers
+/// Takes out what a node that is gone had counted in a room. Keys: presence, parts, here, refs, visitors, numbering, stats. Arguments: node, channel. Answers
 /// connections on all nodes.
 pub const DROP: &str = r"
 for _, user in ipairs(redis.call('SMEMBERS', KEYS[3])) do
@@ -259,6 +264,7 @@ for _, user in ipairs(redis.call('SMEMBERS', KEYS[3])) do
   end
 end
 redis.call('DEL', KEYS[3])
+redis.call('HDEL', KEYS[7], ARGV[1])
 local part = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or 0)
 local total = tonumber(redis.call('HGET', KEYS[1], 'total') or 0) - part
 if part > 0 then

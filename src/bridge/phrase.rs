@@ -8,12 +8,16 @@ use super::keys;
 use crate::base::ids::{Epoch, RoomId, ShardId};
 use crate::bus::{Brief, Outward, ReplyTo, RoomRead};
 use crate::proto::node::about::About;
+use crate::proto::node::part::Part;
 use crate::proto::node::{self, Asker, Message, Totals};
 use crate::room::link::Outbound;
 use crate::room::presence::Moves;
 
 /// A room nobody asks about keeps its numbering and its lines for so long.
 const KEPT_S: u64 = 3600;
+
+/// What happened in a room lately goes when it has not been told anew for so long.
+const STATS_KEPT_S: u64 = 120;
 
 /// The scripts, by the digests Redis knows them by.
 pub struct Scripts {
@@ -133,10 +137,28 @@ impl Voice<'_> {
                 let mut command = cmd("SET");
                 command.arg(keys::settings(room)).arg(&json[..]);
                 put(command, Due::Nothing);
-                let mut command = cmd("PUBLISH");
-                let message = [b"S\n", &json[..]].concat();
-                command.arg(keys::channel(room)).arg(message);
-                put(command, Due::Nothing);
+                put(said(room, &[b"S\n", json]), Due::Nothing);
+            }
+            Outward::Part { room, part } => {
+                let json = part.as_ref().map(Part::write);
+                let mut kept = cmd(if json.is_some() { "HSET" } else { "HDEL" });
+                kept.arg(keys::stats(room)).arg(self.counts_as).arg(&json);
+                put(kept, Due::Nothing);
+                // What is there is taken out when this node dies.
+                let mut known = cmd(if json.is_some() { "SADD" } else { "SREM" });
+                known.arg(keys::rooms(self.counts_as)).arg(room.as_str());
+                put(known, Due::Nothing);
+                if let Some(json) = json {
+                    let mut expire = cmd("EXPIRE");
+                    expire.arg(keys::stats(room)).arg(STATS_KEPT_S);
+                    put(expire, Due::Nothing);
+                    let header = format!("P {}\n", self.me);
+                    put(said(room, &[header.as_bytes(), &json]), Due::Nothing);
+                }
+            }
+            Outward::Watch { room } => {
+                let word = format!("W {}\n", self.me);
+                put(said(room, &[word.as_bytes()]), Due::Nothing);
             }
             Outward::End { room } => {
                 let mut command = cmd("DEL");
@@ -277,6 +299,13 @@ impl Voice<'_> {
         }
         command
     }
+}
+
+/// Says something by a room's channel.
+fn said(room: &RoomId, message: &[&[u8]]) -> Cmd {
+    let mut command = cmd("PUBLISH");
+    command.arg(keys::channel(room)).arg(message.concat());
+    command
 }
 
 /// An entry of a stream: its id, and names and values.

@@ -8,17 +8,21 @@
 //! l 0000007d ,"ts":..}                     an item: kind, length (u32, big-endian), the object from behind its number on
 //! e 00000061 ,"ts":..}
 //! N node-a.5f3c 250 312 400 9000\n         a node's connections in the room; users, most connections and different users on all
+//! P node-a.5f3c\n{"viewers":250,..}        what happened at a node lately, as figures
+//! W node-a.5f3c\n                         somebody there looks at the figures
 //! S\n{"access":"private"}                    what a room's owner has said of it
 //! O node-a.5f3c 1 77 kick 1001\nann\nbye   what every node is to do, and who awaits the answer
 //! ```
 
 pub mod about;
+pub mod part;
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 
+use self::part::Part;
 use crate::base::ids::{Epoch, RoomId, ShardId, UserId};
 
 /// A header is never longer: a node's name of 128 bytes and five numbers.
@@ -81,6 +85,18 @@ pub enum Message {
         connections: u32,
         /// What all nodes have counted together.
         totals: Totals,
+    },
+    /// What happened at a node lately.
+    Part {
+        /// Which node.
+        node: Box<str>,
+        /// What.
+        part: Part,
+    },
+    /// Somebody on a node looks at the room's figures.
+    Watch {
+        /// Which node.
+        node: Box<str>,
     },
     /// What the room's owner has said of it, as the body of `PUT /rooms/{room}`.
     Settings(Bytes),
@@ -175,6 +191,13 @@ pub fn parse(bytes: Bytes) -> Option<Message> {
             };
             is_whole(&lines).then_some(Message::Lines(lines))?
         }
+        "P" => Message::Part {
+            node: words.next()?.into(),
+            part: Part::read(&bytes[end + 1..])?,
+        },
+        "W" => Message::Watch {
+            node: words.next()?.into(),
+        },
         "S" => Message::Settings(bytes.slice(end + 1..)),
         "N" => Message::Count {
             node: words.next()?.into(),

@@ -16,6 +16,7 @@ use super::history::{History, Keep};
 use super::once::Seen;
 use super::presence::Presence;
 use super::seal::{Batch, Kind};
+use super::stats::Stats;
 use crate::base::clock::Now;
 use crate::base::identity::{Access, Identity, Role};
 use crate::base::ids::{Epoch, Life, RoomId, ShardId, UserId};
@@ -29,6 +30,7 @@ use crate::proto::node::{self, Totals};
 use crate::proto::ws::deflate::Deflator;
 use serde_json::value::RawValue;
 
+mod lately;
 pub mod shared;
 
 /// The online count is told at most this often; ...
@@ -76,6 +78,10 @@ pub struct Home {
     history: History,
     presence: Presence,
     lines: Bucket,
+    /// What happened lately; `None`: nothing.
+    stats: Option<Box<Stats>>,
+    /// Connections that look at its figures.
+    watchers: u32,
     seen: Seen,
     /// The least and the most that any member may hold for the online count: what was last told to all, and what each
     /// one that joined since was told in its answer.
@@ -138,6 +144,8 @@ impl Home {
             history: History::default(),
             presence: Presence::new(shards),
             lines: Bucket::default(),
+            stats: None,
+            watchers: 0,
             seen: Seen::default(),
             online_told: (0, 0),
             online_told_ms: None,
@@ -199,6 +207,7 @@ impl Home {
         self.online_moves(now);
         let user = join.who.as_ref().map(|who| &who.user);
         self.presence.enter(user, join.seat, now.unix_ms);
+        self.stats_at(now).joined(lately::mono_s(now));
         let (least, most) = self.online_told;
         self.online_told = (least.min(self.online()), most.max(self.online()));
         let messages = join
@@ -230,6 +239,7 @@ impl Home {
         if leave.life == self.life {
             self.online_moves(now);
             self.presence.leave(leave.who.as_ref(), leave.seat);
+            self.stats_at(now).left(lately::mono_s(now));
             self.active_ms = now.mono_ms();
         }
     }
@@ -248,6 +258,7 @@ impl Home {
             return Ok(published);
         }
         self.seq += 1;
+        self.note_said(&publish, now);
         let published = Published {
             epoch: self.epoch,
             seq: self.seq,
@@ -534,7 +545,7 @@ impl Home {
     /// Whether nobody would miss it: empty, not configured, and never spoken in or quiet for its class's time.
     pub fn forgettable(&self, now_ms: u64) -> bool {
         let class = &self.settings.class;
-        let unused = self.here() == 0 && !self.settings.configured && self.due_ns().is_none();
+        let unused = !self.is_wanted() && !self.settings.configured && self.due_ns().is_none();
         unused && (self.seq == 0 || self.active_ms + class.idle_after_ms <= now_ms)
     }
 }

@@ -13,4 +13,5 @@ mod once;
 pub mod outbox;
 pub mod presence;
 pub mod seal;
+pub mod stats;
 pub mod stream;

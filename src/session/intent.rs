@@ -41,6 +41,15 @@ pub enum Intent {
         /// Echoed; without it there is no ack.
         id: EchoId,
     },
+    /// Show what happens in a room, as figures, or no more.
+    Stats {
+        /// Which.
+        room: RoomId,
+        /// Whether they are wanted.
+        on: bool,
+        /// Echoed.
+        id: EchoId,
+    },
     /// A message was answered with an error: for the count of refusals.
     Refused {
         /// Why.

@@ -296,6 +296,17 @@ impl Viewer {
                 self.spend_command(env)?;
                 Ok(Some(Intent::Leave { room, id: echo() }))
             }
+            Message::Stats { room, on } => {
+                self.spend_command(env)?;
+                let role = self.identity.as_ref().map(|identity| identity.role);
+                if role.is_none_or(|role| role < Role::Host) {
+                    let reason = "a room's figures are for role host, moderator and admin";
+                    return Err(Refusal::new(Code::Forbidden, reason).into());
+                }
+                self.ask()?;
+                let id = echo();
+                Ok(Some(Intent::Stats { room, on, id }))
+            }
             Message::Auth { token } => {
                 self.spend_command(env)?;
                 self.renewal(&token, id, env, out).map(Some)

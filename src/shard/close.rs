@@ -82,6 +82,7 @@ impl Shard {
     /// A viewer counts no more: not in the gauge, not under its user.
     fn viewer_gone(&mut self, id: ConnId) {
         self.viewers -= 1;
+        self.look_away(id, None);
         let Some(conn) = self.conns.get(id.slot as usize) else {
             return;
         };

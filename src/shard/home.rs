@@ -448,7 +448,12 @@ impl Shard {
                 && let Ok((_, tie)) = self.homes.remove(&room)
             {
                 self.room_over(&room, tie);
-            } else if self.cluster.is_some() {
+                continue;
+            }
+            if let Ok(home) = self.homes.find(&room) {
+                home.rest(self.now);
+            }
+            if self.cluster.is_some() {
                 self.renew(&room);
             }
         }

@@ -53,6 +53,7 @@ impl Shard {
             } => self.publish_at_home(room, *publish, from),
             Msg::Node { ask, from } => self.asked_of_node(ask, from),
             Msg::Answer { to, room, answer } => self.take_answer(to, room, answer),
+            Msg::Stats { conns, frame } => self.stats_came(&conns, &frame),
             Msg::Sealed(sealed) => self.host(&sealed),
             Msg::Kick {
                 room,
@@ -129,8 +130,10 @@ impl Shard {
             RoomAsk::Leave(leave) => {
                 self.homes.leave(&room, &leave, self.now);
                 self.note_count(&room);
+                self.note_happened(&room);
                 self.was_left(&room);
             }
+            RoomAsk::Unwatch { shard, conn } => self.unwatch(&room, (shard, conn)),
             ask => {
                 if let Some((ask, from)) = self.park(&room, ask, from) {
                     self.answer_of_room(room, ask, from);
@@ -144,7 +147,8 @@ impl Shard {
         let shared = self.is_shared();
         let enters = matches!(ask, RoomAsk::Join(_));
         let answer = match ask {
-            RoomAsk::Leave(_) => return,
+            RoomAsk::Leave(_) | RoomAsk::Unwatch { .. } => return,
+            RoomAsk::Watch { who, shard, conn } => self.watch(&room, &who, (shard, conn)),
             RoomAsk::Admit { who, then } => {
                 let access = self.homes.access(&room, &self.policy.config.rooms);
                 return match admit(access, who.as_deref(), &room) {
@@ -216,6 +220,7 @@ impl Shard {
         };
         if enters {
             self.note_count(&room);
+            self.note_happened(&room);
         }
         self.homes.touched(&room, self.now.mono_ms());
         self.answer(from, Some(room), answer);

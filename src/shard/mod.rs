@@ -19,6 +19,7 @@ mod members;
 mod node;
 mod orders;
 mod pressure;
+mod stats;
 mod sweep;
 mod timers;
 mod upgrade;
@@ -60,6 +61,7 @@ use self::hosting::Hosting;
 use self::mail::Mail;
 use self::orders::Orders;
 use self::pressure::Overload;
+use self::stats::Desk;
 use self::sweep::Sweeps;
 
 /// The waker's token; connections never reach it because slots are below 2^32.
@@ -112,6 +114,7 @@ pub struct Shard {
     hosting: Hosting,
     cluster: Option<Cluster>,
     orders: Orders,
+    desk: Desk,
     /// Viewers with a token, by user.
     by_user: FxHashMap<UserId, Vec<ConnId>>,
     viewers: usize,
@@ -166,6 +169,7 @@ impl Shard {
             hosting: Hosting::default(),
             cluster: start.cluster.map(Cluster::new),
             orders: Orders::default(),
+            desk: Desk::default(),
             by_user: FxHashMap::default(),
             viewers: 0,
             exchanges: Exchanges::default(),
@@ -211,6 +215,7 @@ impl Shard {
         self.resume_reads();
         self.fire_timers();
         self.take_local();
+        self.show_stats();
         self.send_shared();
         self.seal_homes();
         self.mail.flush_backlog();
@@ -310,6 +315,7 @@ impl Shard {
             self.cluster.as_ref().and_then(Cluster::counts_due_ms),
             self.cluster.as_ref().and_then(Cluster::listings_due_ms),
             self.orders.next_ms(),
+            self.desk.next_ms(),
         ]
         .into_iter()
         .flatten()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::conn::Kind;
 use super::{Shard, live};
-use crate::base::identity::Identity;
+use crate::base::identity::{Identity, Role};
 use crate::base::ids::{ConnId, RoomId};
 use crate::base::refusal::{Code, Refusal};
 use crate::bus::{Answer, Msg, ReplyTo, RoomAsk};
@@ -101,6 +101,7 @@ impl Shard {
                 };
                 self.publish(room, Box::new(publish), judge_user, from);
             }
+            Intent::Stats { room, on, id: echo } => self.ask_to_watch(id, room, on, echo),
             Intent::Refused { code } => {
                 self.metrics.line_refused(code);
                 if code == Code::RateLimited {
@@ -111,7 +112,10 @@ impl Shard {
                 if let Some(conn) = self.conn(id)
                     && let Kind::Viewer(viewer) = &mut conn.kind
                 {
-                    viewer.renew(identity);
+                    viewer.renew(Arc::clone(&identity));
+                }
+                if identity.role < Role::Host {
+                    self.look_away(id, None);
                 }
                 self.rearm_viewer(id);
             }
@@ -189,6 +193,11 @@ impl Shard {
                     });
                 }
             }
+            Ok(Answer::Watched(part)) => {
+                if !self.watching(id, echo, room, &part) {
+                    self.post_unwatch(room.clone(), id);
+                }
+            }
             Ok(_) => debug_assert!(false, "no other answer goes to a viewer"),
             Err(refusal) if upgrading => {
                 self.leave_all(id);
@@ -256,7 +265,15 @@ impl Shard {
         }
     }
 
-    fn answer_came(&mut self, id: ConnId) {
+    /// Who a viewer is, unless it is anonymous, gone or going.
+    pub(super) fn identity(&mut self, id: ConnId) -> Option<Arc<Identity>> {
+        match &self.conn(id)?.kind {
+            Kind::Viewer(viewer) if !viewer.is_closing() => viewer.identity().cloned(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn answer_came(&mut self, id: ConnId) {
         if let Some(conn) = self.conn(id)
             && let Kind::Viewer(viewer) = &mut conn.kind
         {
@@ -301,7 +318,7 @@ impl Shard {
         }
     }
 
-    fn tell_refusal(&mut self, id: ConnId, echo: Option<&str>, refusal: &Refusal) {
+    pub(super) fn tell_refusal(&mut self, id: ConnId, echo: Option<&str>, refusal: &Refusal) {
         self.metrics.line_refused(refusal.code);
         self.tell(id, |json| server::error(json, echo, refusal));
     }
@@ -350,7 +367,7 @@ pub(super) fn shown<'a>(room: &'a RoomId, joined: &'a Joined) -> server::Joined<
 fn publish_of(identity: Option<Arc<Identity>>, content: Content, speaker: Speaker) -> Publish {
     let exempt = identity
         .as_ref()
-        .is_some_and(|identity| identity.role == crate::base::identity::Role::Admin);
+        .is_some_and(|identity| identity.role == Role::Admin);
     Publish {
         author: match &identity {
             Some(identity) => Author::User(identity.user.clone()),

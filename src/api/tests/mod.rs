@@ -358,7 +358,9 @@ fn answer_room(room: &RoomId, ask: &RoomAsk) -> Result<Answer, Refusal> {
             next: Some("u1".into()),
         })),
         RoomAsk::Close { .. } | RoomAsk::Kick { .. } => Answer::Connections(2),
-        RoomAsk::Join(_) | RoomAsk::Leave(_) => panic!("not over HTTP"),
+        RoomAsk::Join(_) | RoomAsk::Leave(_) | RoomAsk::Watch { .. } | RoomAsk::Unwatch { .. } => {
+            panic!("not over HTTP")
+        }
     })
 }
 

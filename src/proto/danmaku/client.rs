@@ -62,6 +62,13 @@ pub enum Message<'a> {
         /// Looks, if the sender gave any.
         style: Option<Style>,
     },
+    /// What happens in a room, as figures, from now on or no more.
+    Stats {
+        /// Which.
+        room: RoomId,
+        /// Whether they are wanted.
+        on: bool,
+    },
     /// A newer token for this connection.
     Auth {
         /// As sent, not verified.
@@ -83,12 +90,12 @@ pub struct Rejected<'a> {
 /// Errors: `bad_message` (not a JSON object, a known field twice, missing or of the wrong type; named in the reason),
 /// `unknown_type`, `bad_room`, `bad_style`.
 pub fn parse(text: &str) -> Result<Incoming<'_>, Rejected<'_>> {
-    const NAMES: [&str; 8] = [
-        "type", "id", "room", "text", "style", "token", "epoch", "seq",
+    const NAMES: [&str; 9] = [
+        "type", "id", "room", "text", "style", "token", "epoch", "seq", "on",
     ];
     let object = json::object(text, "a message", &NAMES)
         .map_err(|refusal| Rejected { id: None, refusal })?;
-    let [kind, id, room, text, style, token, epoch, seq] = object.values;
+    let [kind, id, room, text, style, token, epoch, seq, on] = object.values;
     let id = id
         .map(read_id)
         .transpose()
@@ -101,6 +108,7 @@ pub fn parse(text: &str) -> Result<Incoming<'_>, Rejected<'_>> {
         token,
         epoch,
         seq,
+        on,
     };
     match object.fault.map_or_else(|| fields.message(), Err) {
         Ok(message) => Ok(Incoming { id, message }),
@@ -126,6 +134,7 @@ struct Fields<'a> {
     token: Option<&'a RawValue>,
     epoch: Option<&'a RawValue>,
     seq: Option<&'a RawValue>,
+    on: Option<&'a RawValue>,
 }
 
 impl<'a> Fields<'a> {
@@ -143,6 +152,10 @@ impl<'a> Fields<'a> {
             }),
             "leave" => Ok(Message::Leave {
                 room: room_id("room", self.room)?,
+            }),
+            "stats" => Ok(Message::Stats {
+                room: room_id("room", self.room)?,
+                on: self.on.map_or(Ok(true), |on| json::boolean("on", on))?,
             }),
             "auth" => Ok(Message::Auth {
                 token: required("token", self.token)?,

@@ -16,6 +16,7 @@ use super::{Style, json};
 use crate::base::identity::User;
 use crate::base::ids::{Epoch, RoomId};
 use crate::base::refusal::Refusal;
+use crate::proto::node::part::Part;
 
 /// A line of a room, but for where and its number.
 #[derive(Clone, Copy, Debug)]
@@ -223,6 +224,54 @@ pub fn epoch(out: &mut Vec<u8>, room: &RoomId, epoch: Epoch, seq: u64) {
         .room(room)
         .number("epoch", epoch.0)
         .number("seq", seq)
+        .close();
+}
+
+/// A room's figures are shown no more.
+pub fn stats_off(out: &mut Vec<u8>, id: Option<&str>, room: &RoomId) {
+    Object::open(out, "stats")
+        .id(id)
+        .room(room)
+        .raw("on", b"false")
+        .close();
+}
+
+/// What happens in a room, as figures. `tenths` are lines a second, in tenths; `ts_ms` is milliseconds since 1970.
+pub fn stats(
+    out: &mut Vec<u8>,
+    id: Option<&str>,
+    room: &RoomId,
+    ts_ms: u64,
+    part: &Part,
+    tenths: u64,
+) {
+    let mut speakers = b"[".to_vec();
+    for (index, spoke) in part.speakers.iter().enumerate() {
+        if index > 0 {
+            speakers.push(b',');
+        }
+        speakers.extend_from_slice(b"{\"user\":{\"id\":");
+        string(&mut speakers, spoke.id.as_str());
+        speakers.extend_from_slice(b",\"name\":");
+        string(&mut speakers, &spoke.name);
+        speakers.extend_from_slice(b"},\"lines\":");
+        let mut lines = itoa::Buffer::new();
+        speakers.extend_from_slice(lines.format(spoke.lines).as_bytes());
+        speakers.push(b'}');
+    }
+    speakers.push(b']');
+    Object::open(out, "stats")
+        .id(id)
+        .room(room)
+        .number("ts", ts_ms)
+        .number("viewers", u64::from(part.viewers))
+        .number("joins_per_min", u64::from(part.joins))
+        .number("leaves_per_min", u64::from(part.leaves))
+        .raw(
+            "lines_per_s",
+            format!("{}.{}", tenths / 10, tenths % 10).as_bytes(),
+        )
+        .raw("top_speakers", &speakers)
         .close();
 }
 

@@ -45,7 +45,11 @@ impl Home {
         now: Now,
     ) -> Result<Option<Published>, Refusal> {
         self.active_ms = now.mono_ms();
-        self.judge(publish, limits, now)
+        let judged = self.judge(publish, limits, now);
+        if let Ok(None) = judged {
+            self.note_said(publish, now);
+        }
+        judged
     }
 
     /// It has its number, for its idempotency key.

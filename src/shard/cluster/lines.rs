@@ -66,6 +66,7 @@ impl Shard {
                         {
                             cluster.dirty.push(room.clone());
                         }
+                        self.note_happened(room);
                         return None;
                     }
                     Err((from, refusal)) => (from, Err(refusal)),
@@ -261,8 +262,9 @@ impl Shard {
         let Some((home, tie)) = self.homes.tied(&room) else {
             return;
         };
-        let waits_still =
-            |(ask, _): &mut (RoomAsk, ReplyTo)| subscribed || !matches!(ask, RoomAsk::Join(_));
+        let waits_still = |(ask, _): &mut (RoomAsk, ReplyTo)| {
+            subscribed || !matches!(ask, RoomAsk::Join(_) | RoomAsk::Watch { .. })
+        };
         let parked: Vec<(RoomAsk, ReplyTo)> = tie.parked.extract_if(.., waits_still).collect();
         if !tie.parked.is_empty() {
             tie.standing = Standing::Reading;

@@ -9,11 +9,13 @@ mod lines;
 mod rooms;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crossbeam_channel::TrySendError;
 
 use self::rooms::Listings;
 use super::Shard;
+use super::stats::Told;
 use super::viewer::busy;
 use crate::base::clock::Now;
 use crate::base::ids::{Epoch, RoomId};
@@ -64,6 +66,8 @@ pub struct Tie {
     /// It is to be told though nothing changed.
     renews: bool,
     renewed_ms: u64,
+    /// What was told of what happened here.
+    told: Told,
 }
 
 /// How far a room's tie has come.
@@ -95,7 +99,13 @@ impl Tie {
             counted_ms: 0,
             renews: false,
             renewed_ms: now.mono_ms(),
+            told: Told::default(),
         })
+    }
+
+    /// What was told of what happened here.
+    pub fn told(&mut self) -> &mut Told {
+        &mut self.told
     }
 
     /// A tie of a room that begins while the cluster can be reached.
@@ -191,7 +201,7 @@ impl Shard {
         ask: RoomAsk,
         from: ReplyTo,
     ) -> Option<(RoomAsk, ReplyTo)> {
-        let joins = matches!(ask, RoomAsk::Join(_));
+        let joins = matches!(ask, RoomAsk::Join(_) | RoomAsk::Watch { .. });
         let reads = matches!(
             ask,
             RoomAsk::Detail | RoomAsk::History { .. } | RoomAsk::Admit { .. } | RoomAsk::Put(_)
@@ -231,7 +241,7 @@ impl Shard {
     pub(super) fn was_left(&mut self, room: &RoomId) {
         let now_ms = self.now.mono_ms();
         if let (Some(cluster), Some((home, tie))) = (&mut self.cluster, self.homes.tied(room))
-            && home.here() == 0
+            && !home.is_wanted()
             && tie.standing == Standing::Joined
         {
             cluster.left.push_back((room.clone(), now_ms + LINGER_MS));
@@ -245,7 +255,7 @@ impl Shard {
             && let Some((room, _)) = cluster.left.pop_front_if(|(_, at_ms)| *at_ms <= now_ms)
         {
             if let Some((home, tie)) = self.homes.tied(&room)
-                && home.here() == 0
+                && !home.is_wanted()
                 && tie.standing == Standing::Joined
             {
                 if tie.link.is_reading() || tie.counting {
@@ -297,6 +307,14 @@ impl Shard {
             }
             Inward::Came {
                 room,
+                message: Message::Part { node, part },
+            } => self.with_me(|shard, me| shard.part_came(&room, me, node, part)),
+            Inward::Came {
+                room,
+                message: Message::Watch { node },
+            } => self.with_me(|shard, me| shard.watched_elsewhere(&room, me, &node)),
+            Inward::Came {
+                room,
                 message: Message::Lines(lines),
             } => self.lines_came(&room, lines),
             Inward::Came {
@@ -319,6 +337,12 @@ impl Shard {
         }
     }
 
+    fn with_me(&mut self, act: impl FnOnce(&mut Shard, &str)) {
+        if let Some(me) = self.cluster.as_ref().map(|it| Arc::clone(&it.outlet.me)) {
+            act(self, &me);
+        }
+    }
+
     /// The cluster is there: rooms with members here are subscribed, and number by themselves until they have been read.
     fn cluster_up(&mut self, generation: u64) {
         let Some(cluster) = &mut self.cluster else {
@@ -331,7 +355,7 @@ impl Shard {
             let Some((home, tie)) = self.homes.untied(&room) else {
                 continue;
             };
-            if home.here() == 0 {
+            if !home.is_wanted() {
                 *tie = Some(Tie::new(Standing::Unread, self.now));
                 continue;
             }
@@ -355,6 +379,7 @@ impl Shard {
         cluster.counting.clear();
         self.answer_orders(true);
         self.answer_listings(true);
+        self.desk.forget_others();
         for room in self.homes.ids() {
             let Some(mut tie) = self.homes.untie(&room) else {
                 continue;
