@@ -10,6 +10,9 @@ apt_missing=()
 need() { command -v "$1" >/dev/null 2>&1 || apt_missing+=("$2"); }
 need curl curl
 need cc gcc
+# librdkafka, for the feature kafka.
+need g++ g++
+need make make
 need promtool prometheus
 need prometheus prometheus
 need redis-server redis-server
@@ -65,6 +68,9 @@ say "model checks (loom)"
 RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked --lib sync
 say "tests"
 cargo test --workspace --locked --no-fail-fast 2>&1 | tee target/test.log | grep -vE '^(test .* \.\.\. ok|running [0-9]+ tests?|)$'
+say "tests of the feature kafka"
+cargo clippy --locked --features kafka --test kafka --lib -- -D warnings
+cargo test --locked --features kafka --test kafka 2>&1 | tee -a target/test.log | grep -vE '^(test .* \.\.\. ok|running [0-9]+ tests?|)$'
 
 # The runner's totals, over all test programs.
 awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }

@@ -23,6 +23,7 @@ use crate::room::ask::{
 use crate::room::link::Outbound;
 use crate::room::presence::Moves;
 use crate::sync::mailbox::Mailbox;
+use crate::telemetry::sink::SinkStats;
 
 /// What travels in a shard's mailbox.
 #[derive(Debug)]
@@ -331,6 +332,26 @@ pub struct Outlet {
     pub me: Arc<str>,
     /// Where to ask, with the generation that [`Inward::Up`] named. Bounded.
     pub asks: Sender<(u64, Outward)>,
+}
+
+/// Something that happened, for the event pipeline.
+#[derive(Clone, Debug)]
+pub struct Happened {
+    /// What: `join`, `leave`, `danmaku`, `event`, `kick`, `close`, `disconnect`.
+    pub kind: &'static str,
+    /// Where, if in a room.
+    pub room: Option<RoomId>,
+    /// All of it, as one JSON object.
+    pub json: Bytes,
+}
+
+/// One that takes what happens: a queue with a thread behind it.
+#[derive(Clone, Debug)]
+pub struct Sink {
+    /// Bounded; what it has no place for is lost, and counted.
+    pub queue: Sender<Happened>,
+    /// Where that is counted.
+    pub stats: Arc<SinkStats>,
 }
 
 /// A question to a room's home shard.

@@ -32,6 +32,8 @@ fn page() -> String {
             start_unix_ms: 1_795_377_714_250,
             log_lines_dropped: 0,
             redis: Default::default(),
+            stream: Default::default(),
+            kafka: Default::default(),
             version: env!("CARGO_PKG_VERSION"),
             revision: "with \"quotes\", a \\ and\na line feed",
         },

@@ -48,6 +48,9 @@ pub const RANK: &str = "live:rank";
 /// Sorted set: nodes, by the unix second at which they began.
 pub const NODES: &str = "live:nodes";
 
+/// Stream: what happened, the newest entries.
+pub const EVENTS: &str = "live:events";
+
 /// Hash: what each node says of itself.
 pub const ABOUT: &str = "live:about";
 

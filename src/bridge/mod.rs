@@ -7,6 +7,9 @@
 mod breaker;
 mod chores;
 mod commands;
+pub mod events;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod keys;
 mod listener;
 mod phrase;

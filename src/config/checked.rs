@@ -33,8 +33,30 @@ pub struct Config {
     pub drain: Drain,
     /// `[redis]`; `None`: one node by itself.
     pub redis: Option<Redis>,
+    /// `[events]`
+    pub events: Events,
+    /// `[kafka]`; `None`: nothing goes there.
+    pub kafka: Option<Kafka>,
     /// `[log]`
     pub log: Log,
+}
+
+/// What happens, for who looks later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Events {
+    /// Entries kept of `live:events`, give or take a hundred; 0 = there is no such stream.
+    pub stream_max: u64,
+}
+
+/// Where else what happens goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kafka {
+    /// `host:port`, several apart by commas.
+    pub brokers: String,
+    /// The topic.
+    pub topic: String,
+    /// librdkafka's own settings.
+    pub options: Vec<(String, String)>,
 }
 
 /// Where the gateway listens. Port 0 binds a free port.

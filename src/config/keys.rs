@@ -330,6 +330,30 @@ pub const KEYS: &[Key] = &[
         "whoever is left then is cut",
     ),
     key(
+        "events.stream_max",
+        Kind::Whole(0, 1_000_000_000),
+        "100000",
+        "entries of the stream live:events in Redis: joins, leaves, lines, events, moderation; 0 = none",
+    ),
+    key(
+        "kafka.brokers",
+        Kind::Text,
+        "\"\"",
+        "host:port,host:port: what happens goes there too; needs a build with the cargo feature kafka",
+    ),
+    key(
+        "kafka.topic",
+        Kind::Text,
+        "\"danmaku-events\"",
+        "the topic, keyed by room",
+    ),
+    key(
+        "kafka.options",
+        Kind::List,
+        "[]",
+        "librdkafka's own settings, like \"linger.ms=50\"",
+    ),
+    key(
         "redis.url",
         Kind::Text,
         "\"\"",

@@ -280,6 +280,10 @@ fn plain(r: &mut Reader<'_>, machine: &Machine) -> Config {
                 lease_ms: r.number("redis.lease"),
             }),
         },
+        events: Events {
+            stream_max: r.number("events.stream_max"),
+        },
+        kafka: kafka(r),
         log: Log {
             level: match r.text("log.level").as_str() {
                 "error" => tracing::Level::ERROR,
@@ -295,6 +299,40 @@ fn plain(r: &mut Reader<'_>, machine: &Machine) -> Config {
             access_sample: r.share("log.access_sample"),
         },
     }
+}
+
+fn kafka(r: &mut Reader<'_>) -> Option<Kafka> {
+    let (brokers, topic) = (r.text("kafka.brokers"), r.text("kafka.topic"));
+    if brokers.is_empty() {
+        return None;
+    }
+    if !cfg!(feature = "kafka") {
+        let hint = "cargo build --release --features kafka";
+        let allowed = "empty: this build knows no Kafka";
+        r.mistake("kafka.brokers", format!("{brokers:?}"), allowed, Some(hint));
+    }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    if topic.is_empty() || topic.len() > 249 || !topic.bytes().all(plain) {
+        let allowed = "1 to 249 bytes of [A-Za-z0-9_.-]";
+        r.mistake("kafka.topic", format!("{topic:?}"), allowed, None);
+    }
+    let mut options = Vec::new();
+    for option in r.list("kafka.options") {
+        match option.split_once('=') {
+            Some((name, value)) if !name.trim().is_empty() => {
+                options.push((name.trim().to_owned(), value.trim().to_owned()));
+            }
+            _ => {
+                let allowed = "a list of \"NAME=VALUE\"";
+                r.mistake("kafka.options", format!("{option:?}"), allowed, None);
+            }
+        }
+    }
+    Some(Kafka {
+        brokers,
+        topic,
+        options,
+    })
 }
 
 /// A text without control characters, of at most so many bytes.

@@ -174,6 +174,20 @@ pub fn value(config: &Config, path: &str) -> Option<String> {
         "drain.batch" => config.drain.batch.to_string(),
         "drain.interval" => ms(config.drain.interval_ms),
         "drain.deadline" => ms(config.drain.deadline_ms),
+        "events.stream_max" => config.events.stream_max.to_string(),
+        "kafka.brokers" => quoted(config.kafka.as_ref().map_or("", |kafka| &kafka.brokers)),
+        "kafka.topic" => quoted(
+            config
+                .kafka
+                .as_ref()
+                .map_or("danmaku-events", |kafka| &kafka.topic),
+        ),
+        "kafka.options" => {
+            let options = config.kafka.iter().flat_map(|kafka| &kafka.options);
+            // A value may be a password.
+            let names: Vec<String> = options.map(|(name, _)| format!("{name}=***")).collect();
+            format!("{names:?}")
+        }
         "redis.url" => quoted(&config.redis.as_ref().map_or(String::new(), Redis::shown)),
         "redis.lease" => ms(config.redis.as_ref().map_or(15_000, |redis| redis.lease_ms)),
         "log.level" => quoted(&config.log.level.to_string().to_lowercase()),

@@ -13,8 +13,11 @@ use super::{Order, StartError, policy};
 use crate::base::clock::Clock;
 use crate::base::ids::ShardId;
 use crate::base::limits;
+use crate::bridge::events::{self, Stream};
+#[cfg(feature = "kafka")]
+use crate::bridge::kafka::{self, Kafka};
 use crate::bridge::{self, Bridge};
-use crate::bus::{Address, Msg, Outlet, Policy};
+use crate::bus::{Address, Msg, Outlet, Policy, Sink};
 use crate::config::checked::FdTables;
 use crate::net::fd;
 use crate::net::listener::{self, Reserved};
@@ -32,6 +35,11 @@ pub struct Gateway {
     pub(super) addresses: Vec<Address>,
     pub(super) shards: Vec<JoinHandle<()>>,
     pub(super) bridge: Option<Bridge>,
+    /// What brings events to Redis.
+    pub(super) stream: Option<Stream>,
+    /// What brings them to Kafka.
+    #[cfg(feature = "kafka")]
+    pub(super) kafka: Option<Kafka>,
     /// A shard that ends says so here.
     pub(super) ended: Receiver<Ended>,
     pub(super) public: SocketAddr,
@@ -90,6 +98,8 @@ impl Gateway {
             sockets_max,
             log: order.log.clone(),
             redis: config.redis.as_ref().map(|_| Arc::default()),
+            stream: Arc::default(),
+            kafka: Arc::default(),
             peers: Arc::default(),
             listed: Arc::default(),
         });
@@ -101,12 +111,16 @@ impl Gateway {
             addresses,
             shards: Vec::new(),
             bridge: None,
+            stream: None,
+            #[cfg(feature = "kafka")]
+            kafka: None,
             ended,
             public: public.address,
             internal: internal.address,
         };
         let outlet = gateway.start_bridge()?;
-        gateway.start_shards(parts, outlet, tables, sockets_max, &ended_tx)?;
+        let sinks = gateway.start_sinks()?;
+        gateway.start_shards(parts, outlet, sinks, tables, sockets_max, &ended_tx)?;
         Ok(gateway)
     }
 
@@ -137,10 +151,57 @@ impl Gateway {
         Ok(Some(outlet))
     }
 
+    /// Who is told what happens.
+    fn start_sinks(&mut self) -> Result<Arc<[Sink]>, StartError> {
+        let mut sinks = Vec::new();
+        let config = &self.policy.config;
+        if let Some(redis) = &config.redis
+            && config.events.stream_max > 0
+        {
+            let (stream, sink) = Stream::start(events::Start {
+                url: redis.url.clone(),
+                me: self.node.name.as_str().into(),
+                stream_max: config.events.stream_max,
+                clock: self.node.clock,
+                stats: Arc::clone(&self.node.stream),
+                seed: random_seed()?,
+            })
+            .map_err(StartError::system("start a thread for events"))?;
+            self.stream = Some(stream);
+            sinks.push(sink);
+        }
+        self.start_kafka(&mut sinks)?;
+        Ok(sinks.into())
+    }
+
+    #[cfg(feature = "kafka")]
+    fn start_kafka(&mut self, sinks: &mut Vec<Sink>) -> Result<(), StartError> {
+        if let Some(kafka) = &self.policy.config.kafka {
+            let (thread, sink) = Kafka::start(kafka::Start {
+                brokers: kafka.brokers.clone(),
+                topic: kafka.topic.clone(),
+                options: kafka.options.clone(),
+                node: self.node.name.clone(),
+                stats: Arc::clone(&self.node.kafka),
+            })
+            .map_err(StartError::Kafka)?;
+            self.kafka = Some(thread);
+            sinks.push(sink);
+        }
+        Ok(())
+    }
+
+    /// A build without Kafka has refused its settings.
+    #[cfg(not(feature = "kafka"))]
+    fn start_kafka(&mut self, _: &mut [Sink]) -> Result<(), StartError> {
+        Ok(())
+    }
+
     fn start_shards(
         &mut self,
         parts: Vec<(Poll, Inbox<Msg>)>,
         outlet: Option<Outlet>,
+        sinks: Arc<[Sink]>,
         tables: FdTables,
         sockets_max: usize,
         ended: &Sender<Ended>,
@@ -156,6 +217,7 @@ impl Gateway {
                 node: Arc::clone(&self.node),
                 policy: Arc::clone(&self.policy),
                 cluster: outlet.clone(),
+                sinks: Arc::clone(&sinks),
                 public: self.public,
                 internal: self.internal,
                 seed: random_seed()?,

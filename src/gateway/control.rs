@@ -220,6 +220,13 @@ impl Gateway {
             // A shard that panicked has said so on its channel.
             let _ = shard.join();
         }
+        #[cfg(feature = "kafka")]
+        if let Some(kafka) = self.kafka {
+            kafka.stop();
+        }
+        if let Some(stream) = self.stream {
+            stream.stop();
+        }
         if let Some(bridge) = self.bridge {
             bridge.stop();
         }

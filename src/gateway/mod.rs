@@ -86,6 +86,12 @@ pub enum StartError {
         /// What they need, in bytes.
         needed: u64,
     },
+    /// A setting that librdkafka does not take.
+    #[error(
+        "cannot begin to write to Kafka: {0}\n  kafka.options takes librdkafka's settings as NAME=VALUE; its CONFIGURATION.md lists them"
+    )]
+    #[cfg(feature = "kafka")]
+    Kafka(String),
     /// Something the system refused.
     #[error("cannot {what}: {error}{}", hint(.error))]
     System {

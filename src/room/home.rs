@@ -18,7 +18,7 @@ use super::presence::Presence;
 use super::seal::{Batch, Kind};
 use super::stats::Stats;
 use crate::base::clock::Now;
-use crate::base::identity::{Access, Identity, Role};
+use crate::base::identity::{Access, Identity, Role, User};
 use crate::base::ids::{Epoch, Life, RoomId, ShardId, UserId};
 use crate::base::pressure::WHOLE;
 use crate::base::rate::{Bucket, Rate};
@@ -489,6 +489,11 @@ impl Home {
     /// A page of members.
     pub fn members(&self, limit: usize, after: Option<&str>) -> MembersPage {
         self.presence.page(limit, after)
+    }
+
+    /// A user that is here.
+    pub fn user(&self, user: &UserId) -> Option<&User> {
+        self.presence.user(user)
     }
 
     /// A user's connections here, and the shards that hold them.

@@ -27,8 +27,8 @@ pub struct Link<T> {
     batch: u64,
     /// Batches up to this were given up: their lines were delivered here without the cluster.
     given_up: u64,
-    /// Who waits for the batch that is under way.
-    flying: Option<Vec<Sent<T>>>,
+    /// The batch that is under way: its items, and who waits for their numbers.
+    flying: Option<(Bytes, Vec<Sent<T>>)>,
     open: Vec<u8>,
     waiting: Vec<Sent<T>>,
     /// Own batches that have not come back yet, the one under way the last of them.
@@ -159,10 +159,16 @@ impl<T> Link<T> {
         let outbound = Outbound {
             batch: self.batch,
             count,
-            payload,
+            payload: payload.clone(),
         };
-        self.flying = Some(sent);
+        self.flying = Some((payload, sent));
         Some(outbound)
+    }
+
+    /// The items of a batch, as long as it is under way.
+    pub fn items_of(&self, batch: u64) -> Option<node::Items> {
+        let (payload, _) = self.flying.as_ref().filter(|_| batch == self.batch)?;
+        Some(node::items(payload.clone()))
     }
 
     /// A batch has its numbers: who is to be told which. Nothing for a batch that was given up. `heard` says whether it will come
@@ -178,7 +184,7 @@ impl<T> Link<T> {
             true => self.flying.take(),
             false => None,
         };
-        let sent = flight.unwrap_or_default();
+        let (_, sent) = flight.unwrap_or_default();
         if !heard {
             self.away.clear();
             self.away_bytes = 0;
@@ -201,7 +207,7 @@ impl<T> Link<T> {
         let mut cut = Vec::new();
         for away in std::mem::take(&mut self.away) {
             let waits = match away.batch == self.batch {
-                true => flying.take().unwrap_or_default(),
+                true => flying.take().unwrap_or_default().1,
                 false => Vec::new(),
             };
             let waits = waits

@@ -200,6 +200,11 @@ impl Presence {
         self.seats.iter().any(|counts| counts[encoding.index()] > 0)
     }
 
+    /// A user that is here.
+    pub fn user(&self, user: &UserId) -> Option<&User> {
+        self.users.get(user).map(|present| &present.user)
+    }
+
     /// A user's connections, and the shards that hold them.
     pub fn find(&self, user: &UserId) -> (u32, Vec<ShardId>) {
         match self.users.get(user) {

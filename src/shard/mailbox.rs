@@ -14,7 +14,7 @@ use crate::bus::{Answer, Control, Msg, NodeAsk, Outward, ReplyTo, RoomAsk, Shard
 use crate::proto::node::Order;
 use crate::proto::ws::encode;
 use crate::room::ask::{Content, Detail, Leave, Publish};
-use crate::room::home::Home;
+use crate::room::home::{Home, kind_of, rest_of};
 use crate::telemetry::table::Bucket;
 
 impl Shard {
@@ -128,6 +128,7 @@ impl Shard {
     fn asked_of_room(&mut self, room: RoomId, ask: RoomAsk, from: ReplyTo) {
         match ask {
             RoomAsk::Leave(leave) => {
+                self.tell_leave(&room, leave.who.as_ref());
                 self.homes.leave(&room, &leave, self.now);
                 self.note_count(&room);
                 self.note_happened(&room);
@@ -158,18 +159,23 @@ impl Shard {
             }
             RoomAsk::Join(join) => {
                 let (who, seat) = (join.who.as_ref().map(|who| who.user.id.clone()), join.seat);
+                let user = join.who.clone().filter(|_| self.tells_events());
                 let rooms = &self.policy.config.rooms;
-                self.homes
+                let joined = self
+                    .homes
                     .open(&room, rooms, self.now, &mut self.rng, shared)
-                    .and_then(|home| home.join(join, self.now))
-                    .map(|joined| Answer::Joined {
-                        undo: Box::new(Leave {
-                            who,
-                            life: joined.life,
-                            seat,
-                        }),
-                        joined: Box::new(joined),
-                    })
+                    .and_then(|home| home.join(join, self.now));
+                if joined.is_ok() {
+                    self.tell_join(&room, user.as_ref().map(|who| &who.user));
+                }
+                joined.map(|joined| Answer::Joined {
+                    undo: Box::new(Leave {
+                        who,
+                        life: joined.life,
+                        seat,
+                    }),
+                    joined: Box::new(joined),
+                })
             }
             RoomAsk::Put(patch) => {
                 let rooms = &self.policy.config.rooms;
@@ -199,6 +205,9 @@ impl Shard {
                 .map(|home| Answer::Members(Box::new(home.members(limit, after.as_deref())))),
             RoomAsk::Kick { user, reason } => {
                 let here = self.kick_here(&room, &user, &reason);
+                if !matches!(from, ReplyTo::Order { .. }) {
+                    self.tell_kick(&room, &user, &reason);
+                }
                 let order = Order::Kick {
                     room: room.clone(),
                     user,
@@ -208,8 +217,11 @@ impl Shard {
             }
             RoomAsk::Close { reason } => {
                 let here = self.close_room(&room, &reason);
-                if self.is_shared() && !matches!(from, ReplyTo::Order { .. }) {
-                    self.ask_cluster(Outward::End { room: room.clone() });
+                if !matches!(from, ReplyTo::Order { .. }) {
+                    self.tell_close(&room, &reason);
+                    if self.is_shared() {
+                        self.ask_cluster(Outward::End { room: room.clone() });
+                    }
                 }
                 let order = Order::Close {
                     room: room.clone(),
@@ -283,10 +295,20 @@ impl Shard {
             .homes
             .open(&room, &config.rooms, now, &mut self.rng, shared);
         let (mail, share) = (&self.mail, self.overload.share());
+        let mut told = (kind_of(&publish), Vec::new());
+        if !self.sinks.is_empty() {
+            rest_of(&publish, now.unix_ms, &mut told.1);
+        }
+        let before = home.as_ref().map_or(0, |home| home.seq());
         let answer = home.and_then(|home| {
             takes_more(home, mail, share)?;
             home.publish(publish, &config.limits, now)
         });
+        if let Ok(published) = answer
+            && published.seq > before
+        {
+            self.tell_line(&room, told.0, published, &told.1);
+        }
         self.count_publish(is_event, &answer);
         self.homes.touched(&room, now.mono_ms());
         self.answer(from, Some(room), answer.map(Answer::Published));
@@ -334,6 +356,9 @@ impl Shard {
                 for &id in &ids {
                     let end = crate::session::End::new(code, reason.to_string());
                     self.close_viewer(id, &end);
+                }
+                if asks_others && !matches!(from, ReplyTo::Order { .. }) {
+                    self.tell_disconnect(&user, &reason);
                 }
                 let reason = (*reason).into();
                 (ids.len() as u32, Order::Disconnect { user, code, reason })

@@ -8,6 +8,7 @@ mod accept;
 mod close;
 mod cluster;
 mod conn;
+mod events;
 mod exchange;
 mod flush;
 mod home;
@@ -45,7 +46,7 @@ use crate::base::limits;
 use crate::base::rate::Bucket;
 use crate::base::rng::Rng;
 use crate::base::wheel::Wheel;
-use crate::bus::{Address, Msg, Outlet, Policy};
+use crate::bus::{Address, Msg, Outlet, Policy, Sink};
 use crate::proto::ws::deflate::{Deflator, Inflator};
 use crate::session::Intent;
 use crate::sync::mailbox::Inbox;
@@ -83,6 +84,8 @@ pub struct Start {
     pub policy: Arc<Policy>,
     /// The bridge, where Redis is configured.
     pub cluster: Option<Outlet>,
+    /// Who is told what happens.
+    pub sinks: Arc<[Sink]>,
     /// Where to listen.
     pub public: std::net::SocketAddr,
     /// Where the server API listens.
@@ -115,6 +118,7 @@ pub struct Shard {
     cluster: Option<Cluster>,
     orders: Orders,
     desk: Desk,
+    sinks: Arc<[Sink]>,
     /// Viewers with a token, by user.
     by_user: FxHashMap<UserId, Vec<ConnId>>,
     viewers: usize,
@@ -170,6 +174,7 @@ impl Shard {
             cluster: start.cluster.map(Cluster::new),
             orders: Orders::default(),
             desk: Desk::default(),
+            sinks: start.sinks,
             by_user: FxHashMap::default(),
             viewers: 0,
             exchanges: Exchanges::default(),

@@ -18,6 +18,7 @@ use crate::telemetry::log::LogHandle;
 use crate::telemetry::process::ProcessStats;
 use crate::telemetry::redis::RedisStats;
 use crate::telemetry::render::{NodeStats, View};
+use crate::telemetry::sink::SinkStats;
 use crate::telemetry::table::Gauge;
 
 /// The process, as its shards see it.
@@ -61,6 +62,10 @@ pub struct Node {
     pub log: LogHandle,
     /// What the bridge tells, where there is one.
     pub redis: Option<Arc<RedisStats>>,
+    /// What the event pipeline to Redis tells, ...
+    pub stream: Arc<SinkStats>,
+    /// ... and that to Kafka.
+    pub kafka: Arc<SinkStats>,
     /// The nodes there are, as the bridge has last heard of them.
     pub peers: Arc<Latest<Vec<Peer>>>,
     /// The first of the cluster's rooms, as the bridge has last read them.
@@ -254,6 +259,8 @@ impl Node {
                     .redis
                     .as_ref()
                     .map_or(Default::default(), |it| it.view()),
+                stream: self.stream.view(),
+                kafka: self.kafka.view(),
                 version: env!("CARGO_PKG_VERSION"),
                 revision: "",
             },

@@ -11,6 +11,7 @@ pub mod log;
 pub mod process;
 pub mod redis;
 pub mod render;
+pub mod sink;
 pub mod table;
 
 pub use block::Block;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::block::{Block, counter_sum, gauge_sum, hist_sum, labelled_sum};
 use super::process::ProcessStats;
 use super::redis::RedisView;
+use super::sink::SinkView;
 use super::table::{Counter, Family, Gauge, Hist, Labelled, Labels, Node, Unit};
 
 /// What the page is served as.
@@ -49,6 +50,10 @@ pub struct NodeStats<'a> {
     pub log_lines_dropped: u64,
     /// The bridge; all 0 without one.
     pub redis: RedisView,
+    /// The event pipeline to Redis; all 0 without one.
+    pub stream: SinkView,
+    /// And to Kafka.
+    pub kafka: SinkView,
     /// Version of the binary.
     pub version: &'a str,
     /// Source revision it was built from; empty if not known.
@@ -204,6 +209,12 @@ fn node_value(view: &View, node: Node) -> Value {
         Node::RedisRoundTripSeconds => Value::Nanos(of_node.redis.round_trip_ns),
         Node::RedisAsksWaiting => Value::Whole(of_node.redis.asks_waiting),
         Node::RedisMessagesHeardTotal => Value::Whole(of_node.redis.heard),
+        Node::EventsStreamedTotal => Value::Whole(of_node.stream.sent),
+        Node::EventsStreamLostTotal => Value::Whole(of_node.stream.dropped),
+        Node::EventsStreamWaiting => Value::Whole(of_node.stream.waiting),
+        Node::EventsKafkaTotal => Value::Whole(of_node.kafka.sent),
+        Node::EventsKafkaLostTotal => Value::Whole(of_node.kafka.dropped),
+        Node::EventsKafkaWaiting => Value::Whole(of_node.kafka.waiting),
         Node::Ready => Value::Whole(u64::from(of_node.ready)),
         Node::Draining => Value::Whole(u64::from(of_node.draining)),
         Node::StartTimeSeconds => millis(of_node.start_unix_ms),
@@ -280,6 +291,8 @@ mod tests {
             start_unix_ms: 1_795_377_714_250,
             log_lines_dropped: 5,
             redis: RedisView::default(),
+            stream: SinkView::default(),
+            kafka: SinkView::default(),
             version: "0.1.0",
             revision: "a\"b\\c\nd",
         }

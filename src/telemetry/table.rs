@@ -342,6 +342,18 @@ families! {
             "Questions of shards that wait to go out; at most 65,536.", "Grows: Redis or the one thread that asks it is at its limit.";
         RedisMessagesHeardTotal = "danmaku_redis_messages_heard_total", C, Of("messages"), None, Redis,
             "Messages that came by the channels of rooms with viewers here.", "None although lines are said: the other connection.";
+        EventsStreamedTotal = "danmaku_events_streamed_total", C, Of("events"), None, Redis,
+            "Entries put into the stream live:events.", "What analytics has to read.";
+        EventsStreamLostTotal = "danmaku_events_stream_lost_total", C, Of("events"), None, Redis,
+            "Events that the queue to Redis (65,536) had no place for.", "Above 0: analytics misses them.";
+        EventsStreamWaiting = "danmaku_events_stream_waiting", G, Of("events"), None, Redis,
+            "Events that wait for Redis.", "Grows: Redis is away or slow.";
+        EventsKafkaTotal = "danmaku_events_kafka_total", C, Of("events"), None, Redis,
+            "Events that Kafka has confirmed.", "What analytics has to read.";
+        EventsKafkaLostTotal = "danmaku_events_kafka_lost_total", C, Of("events"), None, Redis,
+            "Events lost on the way to Kafka: no place in the queue, or not confirmed in time.", "Above 0: analytics misses them.";
+        EventsKafkaWaiting = "danmaku_events_kafka_waiting", G, Of("events"), None, Redis,
+            "Events that wait for Kafka.", "Grows: its brokers are away or slow.";
         Ready = "danmaku_ready", G, Of("0 or 1"), None, Process,
             "1 while /readyz answers 200: not draining, every shard turning, a connection permit free, not cut off from a configured Redis.", "0 without danmaku_draining: a shard hangs, the node is full, or danmaku_redis_breaker is above 0.";
         Draining = "danmaku_draining", G, Of("0 or 1"), None, Process,

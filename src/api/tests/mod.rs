@@ -112,6 +112,8 @@ fn config() -> Config {
             deadline_ms: 1,
         },
         redis: None,
+        events: Events { stream_max: 0 },
+        kafka: None,
         log: Log {
             level: tracing::Level::INFO,
             format: LogFormat::Plain,

@@ -4,6 +4,7 @@
 //! blocks, knows neither socket nor time, and never panics whatever the text is.
 
 pub mod client;
+pub mod happened;
 pub mod http;
 mod json;
 pub mod server;

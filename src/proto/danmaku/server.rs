@@ -344,19 +344,19 @@ fn first_to_escape(bytes: &[u8]) -> Option<usize> {
 }
 
 /// An object being written. Names are literals that need no escaping.
-struct Object<'o> {
-    out: &'o mut Vec<u8>,
+pub(super) struct Object<'o> {
+    pub out: &'o mut Vec<u8>,
 }
 
 impl<'o> Object<'o> {
-    fn open(out: &'o mut Vec<u8>, kind: &str) -> Object<'o> {
+    pub fn open(out: &'o mut Vec<u8>, kind: &str) -> Object<'o> {
         out.extend_from_slice(b"{\"type\":\"");
         out.extend_from_slice(kind.as_bytes());
         out.push(b'"');
         Object { out }
     }
 
-    fn close(self) {
+    pub fn close(self) {
         self.out.push(b'}');
     }
 
@@ -372,11 +372,11 @@ impl<'o> Object<'o> {
         self
     }
 
-    fn number(self, name: &str, number: u64) -> Self {
+    pub fn number(self, name: &str, number: u64) -> Self {
         self.raw(name, itoa::Buffer::new().format(number).as_bytes())
     }
 
-    fn text(mut self, name: &str, text: &str) -> Self {
+    pub fn text(mut self, name: &str, text: &str) -> Self {
         self.name(name);
         string(self.out, text);
         self
@@ -390,7 +390,7 @@ impl<'o> Object<'o> {
     }
 
     /// A room's name is made of characters that need no escaping.
-    fn room(mut self, room: &RoomId) -> Self {
+    pub fn room(mut self, room: &RoomId) -> Self {
         self.name("room");
         self.out.push(b'"');
         self.out.extend_from_slice(room.as_str().as_bytes());
@@ -398,7 +398,7 @@ impl<'o> Object<'o> {
         self
     }
 
-    fn user(mut self, user: Option<&User>) -> Self {
+    pub fn user(mut self, user: Option<&User>) -> Self {
         let Some(user) = user else {
             return self.raw("user", b"null");
         };

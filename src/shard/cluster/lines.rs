@@ -122,9 +122,17 @@ impl Shard {
         };
         let heard = tie.subscribing || matches!(tie.standing, Standing::Joined);
         let mut answers = Vec::new();
+        let items = match self.sinks.is_empty() {
+            true => None,
+            false => tie.link.items_of(batch),
+        };
         for (sent, published) in tie.link.numbered(batch, epoch, first, heard) {
             home.was_numbered(sent.once, published, self.now);
             answers.push((sent.kind, sent.waits, published));
+        }
+        let numbered = answers.iter().map(|(_, _, published)| *published);
+        for (published, (kind, rest)) in numbered.zip(items.into_iter().flatten()) {
+            self.tell_line(room, kind, published, &rest);
         }
         for (kind, waits, published) in answers {
             self.tell_numbered(room, kind, waits, published);

@@ -399,6 +399,7 @@ impl Shard {
                 let published = home.take_one(cut.kind, &cut.rest, cut.speaker, now);
                 if let Some(sent) = cut.sent {
                     home.was_numbered(sent.once, published, now);
+                    self.tell_line(&room, cut.kind, published, &cut.rest);
                     self.tell_numbered(&room, sent.kind, sent.waits, published);
                 }
             }
