@@ -87,6 +87,27 @@ pub enum Msg {
         /// A sentence.
         reason: Arc<str>,
     },
+    /// To a user's home: one of their connections has entered.
+    LoggedIn {
+        /// Whose.
+        user: UserId,
+        /// Which.
+        login: Login,
+    },
+    /// To a user's home: it has gone.
+    LoggedOut {
+        /// Whose.
+        user: UserId,
+        /// On which shard.
+        shard: ShardId,
+        /// Itself, there.
+        conn: ConnId,
+    },
+    /// Newer connections of the same login have taken this one's place.
+    Replaced {
+        /// On the shard that gets this.
+        conn: ConnId,
+    },
     /// From a home: what happened in a room, for these connections.
     Stats {
         /// Whose.
@@ -98,6 +119,17 @@ pub enum Msg {
     Control(Control),
     /// From the bridge.
     Cluster(Box<Inward>),
+}
+
+/// A connection of a login, as its user's home keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// Its shard.
+    pub shard: ShardId,
+    /// Itself, there.
+    pub conn: ConnId,
+    /// Milliseconds since 1970 when it entered.
+    pub at_ms: u64,
 }
 
 /// One shard's address, as everyone needs it who writes to it.
@@ -204,6 +236,24 @@ pub enum Outward {
         /// Whether there was anything it could concern.
         known: bool,
     },
+    /// A connection of a login, of which there may be so many on all nodes.
+    LoggedIn {
+        /// Whose.
+        user: UserId,
+        /// Which.
+        login: Login,
+        /// `limits.connections_per_user_max`.
+        max: usize,
+    },
+    /// It has gone.
+    LoggedOut {
+        /// Whose.
+        user: UserId,
+        /// Which.
+        login: Login,
+        /// None of theirs is left on this node.
+        last: bool,
+    },
     /// No more of a room.
     Unsubscribe {
         /// The room.
@@ -267,6 +317,11 @@ pub enum Inward {
         connections: u32,
         /// Whether there was anything it could concern.
         known: bool,
+    },
+    /// Newer connections of the same login have taken this one's place.
+    Replaced {
+        /// On the shard that gets this.
+        conn: ConnId,
     },
     /// An order of another node.
     Order {

@@ -9,7 +9,7 @@ use redis::{Cmd, RedisError, Value, cmd, from_redis_value};
 
 use super::keys;
 use super::phrase::News;
-use crate::base::ids::RoomId;
+use crate::base::ids::{RoomId, UserId};
 use crate::proto::node::about::About;
 
 /// What nodes say of themselves is said and read this often.
@@ -34,6 +34,22 @@ pub enum Chore {
     Lives(String),
     /// Looks where a node that is gone has counted.
     Rooms(String),
+    /// Looks which users had connections there.
+    Logins(String),
+    /// Takes a user's connections there out of their login.
+    Logout {
+        /// Where.
+        node: String,
+        /// Whose.
+        user: UserId,
+    },
+    /// Tells another node something.
+    Say {
+        /// By which channel.
+        channel: String,
+        /// What.
+        word: String,
+    },
     /// Takes out what it counted in a room.
     Drop {
         /// Whose.
@@ -130,6 +146,11 @@ impl Chores {
         self.queue.push_back(Chore::Rooms(self.name()));
     }
 
+    /// Another node is to be told something.
+    pub fn say(&mut self, channel: String, word: String) {
+        self.queue.push_back(Chore::Say { channel, word });
+    }
+
     /// A room has another count.
     pub fn rank(&mut self, room: RoomId, connections: i64) {
         self.ranks.insert(room, connections);
@@ -207,6 +228,22 @@ impl Chores {
                 command.arg(keys::rooms(node));
                 command
             }
+            Chore::Logins(node) => {
+                let mut command = cmd("SMEMBERS");
+                command.arg(keys::logins(node));
+                command
+            }
+            Chore::Logout { node, user } => {
+                let mut command = cmd("EVAL");
+                command.arg(keys::LOGOUT).arg(1).arg(keys::login(user));
+                command.arg(node);
+                command
+            }
+            Chore::Say { channel, word } => {
+                let mut command = cmd("PUBLISH");
+                command.arg(channel).arg(word);
+                command
+            }
             Chore::Drop { node, room } => uncount(drop, node, room),
             Chore::Forget { verb, key, what } => {
                 let mut command = cmd(verb);
@@ -265,6 +302,15 @@ impl Chores {
                     Some(Chore::Drop { node, room })
                 };
                 self.queue.extend(rooms.into_iter().filter_map(drop));
+                self.queue.push_back(Chore::Logins(node));
+            }
+            Chore::Logins(node) => {
+                let users: Vec<String> = from_redis_value(answer)?;
+                let logout = |user: String| {
+                    let (node, user) = (node.clone(), UserId::parse(&user)?);
+                    Some(Chore::Logout { node, user })
+                };
+                self.queue.extend(users.into_iter().filter_map(logout));
                 self.queue.extend(forgotten(node));
             }
             Chore::Drop { room, .. } => {
@@ -282,17 +328,22 @@ impl Chores {
                     self.ranks.entry(room).or_insert(now);
                 }
             }
-            Chore::Renew | Chore::About(_) | Chore::Forget { .. } => {}
+            Chore::Renew
+            | Chore::About(_)
+            | Chore::Forget { .. }
+            | Chore::Logout { .. }
+            | Chore::Say { .. } => {}
         }
         Ok(News::None)
     }
 }
 
 /// What forgets a node. That it was one goes last: until then another may see it and go on.
-fn forgotten(node: String) -> [Chore; 4] {
+fn forgotten(node: String) -> [Chore; 5] {
     let forget = |verb, key, what| Chore::Forget { verb, key, what };
     [
         forget("DEL", keys::rooms(&node), None),
+        forget("DEL", keys::logins(&node), None),
         forget("DEL", keys::lease(&node), None),
         forget("HDEL", keys::ABOUT.into(), Some(node.clone())),
         forget("ZREM", keys::NODES.into(), Some(node)),

@@ -10,7 +10,7 @@ use redis::{Cmd, Connection, ConnectionInfo, RedisError, Value, cmd, from_redis_
 use super::breaker::{ANSWER_MS, Breaker, Fault, State};
 use super::chores::Chores;
 use super::listener::Wish;
-use super::phrase::{Due, Listing, News, Scripts, Voice, brief, ranked, room_read};
+use super::phrase::{Due, Listing, News, Scripts, Voice, brief, placed, ranked, room_read};
 use super::post::Post;
 use super::{Shared, Start, connect, info, keys, post};
 use crate::base::clock::Clock;
@@ -178,6 +178,7 @@ impl Commands {
             drop: load(keys::DROP)?,
             rooms: load(keys::ROOMS)?,
             brief: load(keys::BRIEF)?,
+            login: load(keys::LOGIN)?,
         };
         let (s, us): (i128, i128) = cmd("TIME").query(&mut connection)?;
         let ours_us = i128::from(self.clock.mono_ns() / 1000);
@@ -434,6 +435,12 @@ impl Commands {
                     listing.found.push(brief);
                 }
             }
+            Due::Replaced => {
+                let places: Vec<String> = from_redis_value(answer).map_err(RedisError::from)?;
+                for place in places {
+                    self.replaced(&place);
+                }
+            }
             Due::Counted { room } => {
                 let connections = from_redis_value(answer).map_err(RedisError::from)?;
                 self.chores.rank(room, connections);
@@ -445,6 +452,20 @@ impl Commands {
             Due::Done(chore) => return Ok(self.chores.done(chore, answer)?),
         }
         Ok(News::None)
+    }
+
+    /// A connection has to go for newer ones of the same login: here, or on the node that has it.
+    fn replaced(&mut self, place: &str) {
+        let Some((node, shard, conn)) = placed(place) else {
+            return;
+        };
+        let node = node.split_once('#').map_or(node, |(node, _)| node);
+        if node == &*self.me {
+            self.post.to(shard, Inward::Replaced { conn });
+        } else {
+            let word = format!("r {} {} {}", shard.0, conn.slot, conn.generation);
+            self.chores.say(keys::own(node), word);
+        }
     }
 
     fn up(&mut self) {

@@ -2,7 +2,7 @@
 //!
 //! All of a room's keys and its channel hash to one slot, that of `live:room:{id}`: the others carry that name as their hash tag.
 
-use crate::base::ids::RoomId;
+use crate::base::ids::{RoomId, UserId};
 
 /// Tag that puts a key into the slot of the room's presence hash.
 fn tagged(kind: &str, room: &RoomId) -> String {
@@ -57,6 +57,16 @@ pub const ABOUT: &str = "live:about";
 /// String that lives as long as a node is heard of.
 pub fn lease(node: &str) -> String {
     format!("live:lease:{node}")
+}
+
+/// Sorted set: connections of a login, by when they entered. Each is its node and where it is there.
+pub fn login(user: &UserId) -> String {
+    format!("live:login:{user}", user = user.as_str())
+}
+
+/// Set: users with such connections on a node.
+pub fn logins(node: &str) -> String {
+    format!("live:logins:{node}")
 }
 
 /// Set: rooms a node has counted in.
@@ -255,6 +265,26 @@ local seq = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'peak')
 local total = redis.call('HGET', KEYS[3], 'total')
 return {seq[1] or '0', seq[2] or '0', redis.call('GET', KEYS[2]), total or '0',
   math.max(redis.call('HLEN', KEYS[3]) - 1, 0), seq[3] or '0', redis.call('PFCOUNT', KEYS[4])}
+";
+
+/// One more connection of a login. Key: login. Arguments: the connection, when it entered, how many there may be, seconds kept. Answers
+/// those that are too many, the oldest first; they are taken out.
+pub const LOGIN: &str = r"
+redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+local over = redis.call('ZCARD', KEYS[1]) - tonumber(ARGV[3])
+if over <= 0 then return {} end
+local gone = redis.call('ZRANGE', KEYS[1], 0, over - 1)
+redis.call('ZREM', KEYS[1], unpack(gone))
+return gone
+";
+
+/// Takes out a login's connections on a node that is gone. Key: login. Argument: node.
+pub const LOGOUT: &str = r"
+for _, connection in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  if string.sub(connection, 1, #ARGV[1] + 1) == ARGV[1] .. ' ' then redis.call('ZREM', KEYS[1], connection) end
+end
+return 0
 ";
 
 /// Takes out what a node that is gone had counted in a room. Keys: presence, parts, here, refs, visitors, numbering, stats. Arguments: node, channel. Answers

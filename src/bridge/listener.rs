@@ -11,7 +11,7 @@ use redis::{ConnectionInfo, PubSub, RedisError};
 use super::post::Post;
 use super::{Shared, Start, connect, info, keys, post};
 use crate::base::clock::Clock;
-use crate::base::ids::{Epoch, RoomId, ShardId};
+use crate::base::ids::{ConnId, Epoch, RoomId, ShardId};
 use crate::bus::{Inward, Outward};
 use crate::proto::node;
 use crate::telemetry::redis::RedisStats;
@@ -238,6 +238,15 @@ impl Listener {
             Some("c") => {
                 if let Some(sent_ns) = words.next().and_then(|sent| sent.parse().ok()) {
                     self.shared.canary_ns.store(sent_ns, Ordering::Release);
+                }
+            }
+            Some("r") => {
+                let mut number = || words.next()?.parse::<u32>().ok();
+                if let (Some(shard), Some(slot), Some(generation)) = (number(), number(), number())
+                    && let Ok(shard) = u16::try_from(shard)
+                {
+                    let conn = ConnId { slot, generation };
+                    self.post.to(ShardId(shard), Inward::Replaced { conn });
                 }
             }
             Some("d") => {

@@ -5,8 +5,8 @@ use redis::{Cmd, RedisError, Value, cmd, from_redis_value};
 
 use super::chores::{Chore, uncount};
 use super::keys;
-use crate::base::ids::{Epoch, RoomId, ShardId};
-use crate::bus::{Brief, Outward, ReplyTo, RoomRead};
+use crate::base::ids::{ConnId, Epoch, RoomId, ShardId};
+use crate::bus::{Brief, Login, Outward, ReplyTo, RoomRead};
 use crate::proto::node::about::About;
 use crate::proto::node::part::Part;
 use crate::proto::node::{self, Asker, Message, Totals};
@@ -16,6 +16,8 @@ use crate::room::presence::Moves;
 /// A room nobody asks about keeps its numbering and its lines for so long.
 const KEPT_S: u64 = 3600;
 
+/// Connections of a login are forgotten after so long: longer than any stays, and a node that is gone is taken out before.
+const LOGIN_KEPT_S: u64 = 7 * 24 * 3600;
 /// What happened in a room lately goes when it has not been told anew for so long.
 const STATS_KEPT_S: u64 = 120;
 
@@ -33,6 +35,8 @@ pub struct Scripts {
     pub rooms: String,
     /// [`keys::BRIEF`].
     pub brief: String,
+    /// [`keys::LOGIN`].
+    pub login: String,
 }
 
 /// Who speaks.
@@ -53,6 +57,7 @@ pub enum Due {
     Numbers { room: RoomId, batch: u64 },
     Room { room: RoomId, subscribed: bool },
     Counted { room: RoomId },
+    Replaced,
     Rooms { to: ReplyTo, from_first: bool },
     Brief { listing: usize, room: RoomId },
     Ordered { shard: ShardId, key: u64 },
@@ -180,6 +185,29 @@ impl Voice<'_> {
                 };
                 put(self.rooms(*limit, after.as_ref()), due);
             }
+            Outward::LoggedIn { user, login, max } => {
+                let mut command = cmd("EVALSHA");
+                command
+                    .arg(&self.scripts.login)
+                    .arg(1)
+                    .arg(keys::login(user));
+                command.arg(self.place(login)).arg(login.at_ms);
+                command.arg(max).arg(LOGIN_KEPT_S);
+                put(command, Due::Replaced);
+                let mut known = cmd("SADD");
+                known.arg(keys::logins(self.counts_as)).arg(user.as_str());
+                put(known, Due::Nothing);
+            }
+            Outward::LoggedOut { user, login, last } => {
+                let mut command = cmd("ZREM");
+                command.arg(keys::login(user)).arg(self.place(login));
+                put(command, Due::Nothing);
+                if *last {
+                    let mut known = cmd("SREM");
+                    known.arg(keys::logins(self.counts_as)).arg(user.as_str());
+                    put(known, Due::Nothing);
+                }
+            }
             Outward::Order { shard, key, order } => {
                 let asker = Asker {
                     node: self.me.into(),
@@ -211,6 +239,13 @@ impl Voice<'_> {
             // The thread that hears does these.
             Outward::Subscribe { .. } | Outward::Unsubscribe { .. } => {}
         }
+    }
+
+    /// A connection, as the other nodes know it.
+    fn place(&self, login: &Login) -> String {
+        let Login { shard, conn, .. } = login;
+        let node = self.counts_as;
+        format!("{node} {} {} {}", shard.0, conn.slot, conn.generation)
     }
 
     /// Rooms by connections.
@@ -382,4 +417,16 @@ pub fn brief(room: RoomId, answer: Value) -> Result<Brief, RedisError> {
             visitors,
         },
     })
+}
+
+/// A connection of a login as [`Voice`] writes it: its node, its shard and itself there.
+pub fn placed(place: &str) -> Option<(&str, ShardId, ConnId)> {
+    let mut words = place.split(' ');
+    let node = words.next()?;
+    let shard = ShardId(words.next()?.parse().ok()?);
+    let conn = ConnId {
+        slot: words.next()?.parse().ok()?,
+        generation: words.next()?.parse().ok()?,
+    };
+    words.next().is_none().then_some((node, shard, conn))
 }

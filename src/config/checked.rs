@@ -272,6 +272,8 @@ pub struct Limits {
     pub body_timeout_ms: u64,
     /// Rooms one connection may be in.
     pub rooms_per_connection_max: usize,
+    /// Connections of one login, on all nodes; 0 = any number.
+    pub connections_per_user_max: usize,
     /// Lines per second for a connection and for a user.
     pub lines_per_s: u32,
     /// Depth of those buckets.

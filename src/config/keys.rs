@@ -216,6 +216,12 @@ pub const KEYS: &[Key] = &[
         "time for an HTTP body",
     ),
     key(
+        "limits.connections_per_user_max",
+        Kind::Whole(0, 10_000),
+        "0",
+        "connections of one login, on all nodes; the newest stay, the oldest is closed with 4008; 0 = any number",
+    ),
+    key(
         "limits.rooms_per_connection_max",
         Kind::Whole(1, 1024),
         "16",

@@ -239,6 +239,7 @@ fn plain(r: &mut Reader<'_>, machine: &Machine) -> Config {
             message_bytes_max: r.number("limits.message_bytes_max") as usize,
             text_bytes_max: r.number("limits.text_bytes_max") as usize,
             body_timeout_ms: r.number("limits.body_timeout"),
+            connections_per_user_max: r.number("limits.connections_per_user_max") as usize,
             rooms_per_connection_max: r.number("limits.rooms_per_connection_max") as usize,
             lines_per_s: r.number("limits.lines_per_s") as u32,
             line_burst: r.number("limits.line_burst") as u32,

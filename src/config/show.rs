@@ -158,6 +158,7 @@ pub fn value(config: &Config, path: &str) -> Option<String> {
         "limits.message_bytes_max" => limits.message_bytes_max.to_string(),
         "limits.text_bytes_max" => limits.text_bytes_max.to_string(),
         "limits.body_timeout" => ms(limits.body_timeout_ms),
+        "limits.connections_per_user_max" => limits.connections_per_user_max.to_string(),
         "limits.rooms_per_connection_max" => limits.rooms_per_connection_max.to_string(),
         "limits.lines_per_s" => limits.lines_per_s.to_string(),
         "limits.line_burst" => limits.line_burst.to_string(),

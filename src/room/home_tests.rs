@@ -29,6 +29,7 @@ pub fn limits(room_lines_per_s: u32) -> Limits {
         text_bytes_max: 1024,
         body_timeout_ms: 10_000,
         rooms_per_connection_max: 16,
+        connections_per_user_max: 0,
         lines_per_s: 5,
         line_burst: 10,
         room_lines_per_s,

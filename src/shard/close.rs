@@ -93,6 +93,7 @@ impl Shard {
             return;
         };
         let user = identity.user.id.clone();
+        self.logged_out(user.clone(), id);
         if let Some(ids) = self.by_user.get_mut(&user) {
             ids.retain(|other| *other != id);
             if ids.is_empty() {

@@ -53,6 +53,9 @@ impl Shard {
             } => self.publish_at_home(room, *publish, from),
             Msg::Node { ask, from } => self.asked_of_node(ask, from),
             Msg::Answer { to, room, answer } => self.take_answer(to, room, answer),
+            Msg::LoggedIn { user, login } => self.take_login(user, login),
+            Msg::LoggedOut { user, shard, conn } => self.take_logout(user, shard, conn),
+            Msg::Replaced { conn } => self.replaced(conn),
             Msg::Stats { conns, frame } => self.stats_came(&conns, &frame),
             Msg::Sealed(sealed) => self.host(&sealed),
             Msg::Kick {

@@ -14,6 +14,7 @@ mod flush;
 mod home;
 mod hosting;
 mod http;
+mod logins;
 mod mail;
 mod mailbox;
 mod members;
@@ -59,6 +60,7 @@ use self::conn::Conn;
 use self::exchange::Exchanges;
 use self::home::Homes;
 use self::hosting::Hosting;
+use self::logins::Logins;
 use self::mail::Mail;
 use self::orders::Orders;
 use self::pressure::Overload;
@@ -118,6 +120,7 @@ pub struct Shard {
     cluster: Option<Cluster>,
     orders: Orders,
     desk: Desk,
+    logins: Logins,
     sinks: Arc<[Sink]>,
     /// Viewers with a token, by user.
     by_user: FxHashMap<UserId, Vec<ConnId>>,
@@ -174,6 +177,7 @@ impl Shard {
             cluster: start.cluster.map(Cluster::new),
             orders: Orders::default(),
             desk: Desk::default(),
+            logins: Logins::default(),
             sinks: start.sinks,
             by_user: FxHashMap::default(),
             viewers: 0,

@@ -295,7 +295,8 @@ impl Shard {
         self.viewers += 1;
         if let Some(identity) = &upgrading.identity {
             let user = identity.user.id.clone();
-            self.by_user.entry(user).or_default().push(id);
+            self.by_user.entry(user.clone()).or_default().push(id);
+            self.logged_in(user, id);
         }
         self.metrics.inc(Counter::ConnectionsAcceptedTotal);
         self.metrics.observe(

@@ -81,6 +81,7 @@ fn config() -> Config {
             text_bytes_max: 1024,
             body_timeout_ms: 1,
             rooms_per_connection_max: 16,
+            connections_per_user_max: 0,
             lines_per_s: 5,
             line_burst: 10,
             room_lines_per_s: 0,

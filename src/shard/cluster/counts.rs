@@ -105,6 +105,7 @@ impl Shard {
 
     /// What was counted counts no more: everybody here is told anew.
     pub(super) fn recount(&mut self) {
+        self.tell_logins();
         for room in self.homes.ids() {
             if let Some((home, tie)) = self.homes.tied(&room)
                 && tie.standing == Standing::Joined

@@ -284,6 +284,7 @@ impl Shard {
                 connections,
                 known,
             } => self.order_done(key, connections, known),
+            Inward::Replaced { conn } => self.replaced(conn),
             Inward::Order { asker, order } => self.take_order(asker, order),
             Inward::Numbered {
                 room,
@@ -350,6 +351,7 @@ impl Shard {
         };
         cluster.up = true;
         cluster.generation = generation;
+        self.tell_logins();
         for room in self.homes.ids() {
             let begin = self.new_epoch();
             let Some((home, tie)) = self.homes.untied(&room) else {
