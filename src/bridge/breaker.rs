@@ -42,6 +42,8 @@ pub enum Fault {
     Slow,
     /// What is published does not come back.
     Cut,
+    /// Parts of it are at other servers than it was spoken to.
+    Moved,
 }
 
 /// The breaker.

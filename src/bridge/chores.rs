@@ -24,8 +24,6 @@ pub enum Chore {
     Renew,
     /// Looks which nodes there are.
     Nodes,
-    /// Asks what time it is there.
-    Time,
     /// Says what this node is.
     About(Vec<u8>),
     /// Looks what the nodes say of themselves.
@@ -171,7 +169,7 @@ impl Chores {
         if self.about_ns <= now_ns {
             self.about_ns = now_ns + ABOUT_EVERY_NS;
             let about = Chore::About(about().write());
-            self.queue.extend([Chore::Time, about, Chore::Peers]);
+            self.queue.extend([about, Chore::Peers]);
         }
         if self.renew_ns <= now_ns {
             self.renew_ns = now_ns + self.lease_ms * 1_000_000 / 3;
@@ -193,8 +191,8 @@ impl Chores {
         due
     }
 
-    /// How it is done. `drop` is the script that takes out.
-    pub fn command(&self, chore: &Chore, drop: &str) -> Cmd {
+    /// How it is done. `drop` is the script that takes out, `publish` the command that publishes.
+    pub fn command(&self, chore: &Chore, drop: &str, publish: &str) -> Cmd {
         match chore {
             Chore::Renew => {
                 let mut command = cmd("SET");
@@ -207,7 +205,6 @@ impl Chores {
                 command.arg(keys::NODES).arg(0).arg(-1);
                 command
             }
-            Chore::Time => cmd("TIME"),
             Chore::About(json) => {
                 let mut command = cmd("HSET");
                 command.arg(keys::ABOUT).arg(self.name()).arg(&json[..]);
@@ -240,7 +237,7 @@ impl Chores {
                 command
             }
             Chore::Say { channel, word } => {
-                let mut command = cmd("PUBLISH");
+                let mut command = cmd(publish);
                 command.arg(channel).arg(word);
                 command
             }
@@ -275,10 +272,6 @@ impl Chores {
     pub fn done(&mut self, chore: Chore, answer: Value) -> Result<News, RedisError> {
         match chore {
             Chore::Renew if answer == Value::Nil => return Ok(News::Lost),
-            Chore::Time => {
-                let (s, us): (i128, i128) = from_redis_value(answer)?;
-                return Ok(News::Time(s * 1_000_000 + us));
-            }
             Chore::Peers => {
                 let said: Vec<Vec<u8>> = from_redis_value(answer)?;
                 let read = said.iter().filter_map(|said| About::read(said));

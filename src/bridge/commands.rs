@@ -1,18 +1,20 @@
 //! The thread that asks Redis, and judges it. Whatever has gathered in its queue goes out in one write, and is answered in one read.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use redis::{Cmd, Connection, ConnectionInfo, RedisError, Value, cmd, from_redis_value};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use redis::{Cmd, RedisError, Value, cmd, from_redis_value};
 
 use super::breaker::{ANSWER_MS, Breaker, Fault, State};
 use super::chores::Chores;
-use super::listener::Wish;
+use super::ears::Ears;
+use super::listener::{Hears, Wish};
 use super::phrase::{Due, Listing, News, Scripts, Voice, brief, placed, ranked, room_read};
 use super::post::Post;
-use super::{Shared, Start, connect, info, keys, post};
+use super::wire::{Seeds, Wire, has_moved};
+use super::{Shared, Start, keys};
 use crate::base::clock::Clock;
 use crate::base::ids::Epoch;
 use crate::base::rng::Rng;
@@ -38,12 +40,12 @@ const WELL_NS: u64 = 1_000_000_000;
 
 /// The thread's state.
 pub struct Commands {
-    info: Result<ConnectionInfo, RedisError>,
+    seeds: Seeds,
     me: Arc<str>,
     clock: Clock,
     shared: Arc<Shared>,
     asked: Receiver<(u64, Outward)>,
-    wishes: Sender<Wish>,
+    ears: Ears,
     post: Post,
     breaker: Breaker,
     chance: Rng,
@@ -64,12 +66,10 @@ pub struct Commands {
     stats: Arc<RedisStats>,
 }
 
-/// A connection and what is known about it.
+/// Connections and what is known there.
 struct Line {
-    connection: Connection,
+    wire: Wire,
     scripts: Scripts,
-    /// Redis' clock less ours, in microseconds.
-    ahead_us: i128,
 }
 
 /// Why a connection is given up.
@@ -92,20 +92,15 @@ impl From<Fault> for End {
 }
 
 impl Commands {
-    pub fn new(
-        start: Start,
-        shared: Arc<Shared>,
-        asked: Receiver<(u64, Outward)>,
-        wishes: Sender<Wish>,
-    ) -> Commands {
+    pub fn new(start: Start, hears: Hears, asked: Receiver<(u64, Outward)>) -> Commands {
         Commands {
-            info: info(&start.url),
+            seeds: Seeds::new(&start.url, start.is_cluster),
             me: Arc::clone(&start.me),
             clock: start.clock,
-            post: post(&start, &shared),
-            shared,
+            post: hears.post.clone(),
+            shared: Arc::clone(&hears.shared),
+            ears: Ears::new(hears),
             asked,
-            wishes,
             breaker: Breaker::default(),
             chance: Rng::seed(start.seed),
             generation: 0,
@@ -130,17 +125,21 @@ impl Commands {
                     self.stats.breaker(State::HalfOpen as u64);
                     self.attend(line)
                 }
-                Err(error) => End::Failed(error),
+                Err(end) => end,
             };
             match end {
-                End::Stop => return,
+                End::Stop => break,
                 End::Failed(error) => self.down(&shown(&error)),
+                End::Judged(Fault::Moved) => self.down("parts of it are at other servers now"),
                 End::Judged(Fault::Slow) => self.down("its answers take too long"),
                 End::Judged(Fault::Cut) => self.down("what is published does not come back"),
             }
+            // Another server may be the one that takes what is written.
+            self.seeds.turn();
             let wait_ms = self.breaker.failed(&mut self.chance);
             self.wait(Duration::from_millis(wait_ms));
         }
+        self.ears.stop();
     }
 
     /// Serves. A connection that was lost while all was well is made anew once, at once: a script asked twice acts once.
@@ -160,17 +159,34 @@ impl Commands {
                 why = shown(&error),
                 "the connection to Redis was lost: another is made"
             );
-            line = match self.dial() {
+            line = match self.redial() {
                 Ok(line) => line,
-                Err(error) => return End::Failed(error),
+                Err(end) => return end,
             };
         }
     }
 
-    fn dial(&mut self) -> Result<Line, RedisError> {
-        let info = self.info.clone()?;
-        let mut connection = connect(&info, Duration::from_millis(ANSWER_MS))?;
-        let mut load = |script: &str| cmd("SCRIPT").arg("LOAD").arg(script).query(&mut connection);
+    /// Connects, and listens there.
+    fn dial(&mut self) -> Result<Line, End> {
+        let line = self.connect()?;
+        let listens = self.ears.listen(&line.wire.layout);
+        listens.map_err(RedisError::from)?;
+        Ok(line)
+    }
+
+    /// Connects once more, to where it was.
+    fn redial(&mut self) -> Result<Line, End> {
+        let line = self.connect()?;
+        match self.ears.suit(&line.wire.layout) {
+            true => Ok(line),
+            false => Err(Fault::Moved.into()),
+        }
+    }
+
+    fn connect(&mut self) -> Result<Line, RedisError> {
+        let answer = Duration::from_millis(ANSWER_MS);
+        let mut wire = self.seeds.dial(&self.me, self.clock, answer)?;
+        let mut load = |script: &str| wire.load(script);
         let scripts = Scripts {
             publish: load(keys::PUBLISH)?,
             read: load(keys::READ)?,
@@ -180,13 +196,7 @@ impl Commands {
             brief: load(keys::BRIEF)?,
             login: load(keys::LOGIN)?,
         };
-        let (s, us): (i128, i128) = cmd("TIME").query(&mut connection)?;
-        let ours_us = i128::from(self.clock.mono_ns() / 1000);
-        Ok(Line {
-            connection,
-            scripts,
-            ahead_us: s * 1_000_000 + us - ours_us,
-        })
+        Ok(Line { wire, scripts })
     }
 
     /// Asks until something ends it.
@@ -227,33 +237,34 @@ impl Commands {
     /// One round: everything out, every answer in.
     fn ask(&mut self, line: &mut Line, canary_ns: &mut u64) -> Result<(), End> {
         let begun_ns = self.clock.mono_ns();
-        let (mut packed, mut due) = (Vec::new(), Vec::new());
+        let (mut commands, mut due) = (Vec::new(), Vec::new());
         let mut put = |command: Cmd, answer: Due| {
-            command.write_packed_command(&mut packed);
+            commands.push(command);
             due.push(answer);
         };
+        let publish = line.wire.publish();
         let counts_as = self.chores.name();
         let voice = Voice {
             scripts: &line.scripts,
             me: &self.me,
             counts_as: &counts_as,
-            deadline_us: i128::from(begun_ns / 1000 + DEADLINE_US) + line.ahead_us,
+            publish,
+            deadline_us: &|key| i128::from(begun_ns / 1000 + DEADLINE_US) + line.wire.ahead_us(key),
         };
-        let mut wished = false;
+        let mut wished = BTreeSet::new();
         let current = |(generation, _): &&(u64, Outward)| *generation == self.generation;
         for (_, outward) in self.under_way.iter().filter(current) {
             match outward {
                 Outward::Subscribe { room, begin } => {
-                    wished = true;
-                    self.wish(Wish::Subscribe {
+                    wished.insert(self.ears.wish(Wish::Subscribe {
                         room: room.clone(),
                         begin: *begin,
                         generation: self.generation,
-                    });
+                    }));
                 }
                 Outward::Unsubscribe { room } => {
-                    wished = true;
-                    self.wish(Wish::Unsubscribe { room: room.clone() });
+                    let wish = Wish::Unsubscribe { room: room.clone() };
+                    wished.insert(self.ears.wish(wish));
                 }
                 outward => voice.say(outward, &mut put),
             }
@@ -261,18 +272,24 @@ impl Commands {
         if begun_ns >= *canary_ns + self.breaker.canary_every_ns() {
             *canary_ns = begun_ns;
             self.breaker.canary_sent(begun_ns);
-            // It writes, too: a Redis that takes no more is not one to wait for.
-            let mut written = cmd("SET");
-            written
-                .arg(keys::canary(&self.me))
-                .arg(begun_ns)
-                .arg("EX")
-                .arg(60);
-            put(written, Due::Nothing);
-            put(self.own(&format!("c {begun_ns}")), Due::Nothing);
-        } else if wished {
-            // The listener waits for its own connection: this makes it look up.
-            put(self.own("w"), Due::Nothing);
+            for place in &line.wire.layout.masters {
+                // It writes, too: a Redis that takes no more is not one to wait for.
+                let mut written = cmd("SET");
+                written.arg(keys::canary(&place.wake)).arg(begun_ns);
+                written.arg("EX").arg(60);
+                put(written, Due::Nothing);
+                let mut said = cmd(publish);
+                said.arg(&place.wake).arg(format!("c {begun_ns}"));
+                put(said, Due::Nothing);
+            }
+        } else {
+            let places = &line.wire.layout.masters;
+            for place in wished.into_iter().filter_map(|at| places.get(at)) {
+                // The listener waits for its own connection: this makes it look up.
+                let mut said = cmd(publish);
+                said.arg(&place.wake).arg("w");
+                put(said, Due::Nothing);
+            }
         }
         for (listing, under_way) in self.listings.iter_mut().enumerate() {
             under_way.found.clear();
@@ -290,20 +307,24 @@ impl Commands {
                 };
                 put(voice.rooms(LISTED_MAX, None), due);
             }
-            let said_ms = (i128::from(begun_ns / 1000) + line.ahead_us) / 1000;
+            let said_us = i128::from(begun_ns / 1000) + line.wire.ahead_us(keys::ABOUT);
+            let said_ms = said_us / 1000;
             let about = || About {
                 said_ms: u64::try_from(said_ms).unwrap_or(0),
                 ..(self.about)()
             };
             for chore in self.chores.due(begun_ns, about) {
-                let command = self.chores.command(&chore, &line.scripts.drop);
+                let command = self.chores.command(&chore, &line.scripts.drop, publish);
                 put(command, Due::Done(chore));
             }
         }
         if due.is_empty() {
             return Ok(());
         }
-        let answers = self.round(line, &packed, due.len(), begun_ns)?;
+        // The first answer that does not come ends it: each further one would be waited for as long.
+        let is_late = || self.clock.mono_ns() - begun_ns > 2 * ANSWER_MS * 1_000_000;
+        let answers = line.wire.round(&commands, is_late)?;
+        let answers = answers.ok_or(Fault::Slow)?;
         let now_ns = self.clock.mono_ns();
         let waiting = self.asked.len() as u64;
         self.stats
@@ -314,9 +335,12 @@ impl Commands {
             match self.answered(answer, due)? {
                 News::None => {}
                 News::Lost => lost = true,
-                News::Time(redis_us) => line.ahead_us = redis_us - i128::from(now_ns / 1000),
                 News::Listing(listing) => listings.push(listing),
-                News::Peers(nodes) => self.peers.set(peers(nodes, line.ahead_us)),
+                News::Peers(nodes) => {
+                    self.peers
+                        .set(peers(nodes, line.wire.ahead_us(keys::ABOUT)));
+                    line.wire.look_at_clocks(self.clock)?;
+                }
             }
         }
         for listing in std::mem::replace(&mut self.listings, listings) {
@@ -331,7 +355,7 @@ impl Commands {
             self.begin_count(line)?;
             self.post.to_all(|| Inward::Recount);
         }
-        let heard_ns = self.shared.canary_ns.load(Ordering::Acquire);
+        let heard_ns = self.ears.heard_ns();
         self.breaker.canary_heard(heard_ns, now_ns)?;
         if self.breaker.answered(now_ns - begun_ns, now_ns)? {
             self.begin_count(line)?;
@@ -340,42 +364,11 @@ impl Commands {
         Ok(())
     }
 
-    /// Sends, and reads so many answers. The first that does not come ends it: each further one would be waited for as long.
-    fn round(
-        &self,
-        line: &mut Line,
-        packed: &[u8],
-        count: usize,
-        begun_ns: u64,
-    ) -> Result<Vec<Value>, End> {
-        line.connection.send_packed_command(packed)?;
-        let mut answers = Vec::with_capacity(count);
-        for _ in 0..count {
-            answers.push(line.connection.recv_response()?);
-            if self.clock.mono_ns() - begun_ns > 2 * ANSWER_MS * 1_000_000 {
-                return Err(Fault::Slow.into());
-            }
-        }
-        Ok(answers)
-    }
-
-    fn own(&self, word: &str) -> Cmd {
-        let mut command = cmd("PUBLISH");
-        command.arg(keys::own(&self.me)).arg(word);
-        command
-    }
-
-    fn wish(&self, wish: Wish) {
-        // Its thread lives as long as this one, or the process ends.
-        let _ = self.wishes.send(wish);
-    }
-
     /// Begins to count under a new name.
     fn begin_count(&mut self, line: &mut Line) -> Result<(), RedisError> {
         let now = self.clock.now();
-        for command in self.chores.begin(now.mono_ns, now.unix_s()) {
-            command.exec(&mut line.connection)?;
-        }
+        let begin = self.chores.begin(now.mono_ns, now.unix_s());
+        line.wire.round(&begin, || false)?;
         Ok(())
     }
 
@@ -396,7 +389,11 @@ impl Commands {
     /// Hands an answer on.
     fn answered(&mut self, answer: Value, due: Due) -> Result<News, End> {
         if let Value::ServerError(error) = answer {
-            return Err(RedisError::from(error).into());
+            let error = RedisError::from(error);
+            return Err(match has_moved(&error) {
+                true => Fault::Moved.into(),
+                false => error.into(),
+            });
         }
         match due {
             Due::Nothing => {}
@@ -486,7 +483,7 @@ impl Commands {
             tracing::warn!(why, "Redis is away: this node goes on by itself");
             self.said_away = true;
             self.post.to_all(|| Inward::Down);
-            self.wish(Wish::Forget);
+            self.ears.forget();
         } else if !std::mem::replace(&mut self.said_away, true) {
             tracing::warn!(why, "Redis cannot be reached: this node goes on by itself");
         } else {

@@ -7,9 +7,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use redis::{Cmd, Connection, ConnectionInfo, RedisError, Value, cmd};
+use redis::{Cmd, RedisError, Value, cmd};
 
-use super::{connect, info, keys};
+use super::keys;
+use super::wire::{Seeds, Wire};
 use crate::base::clock::Clock;
 use crate::base::rng::Rng;
 use crate::bus::{Happened, Sink};
@@ -34,6 +35,8 @@ const FAREWELL_NS: u64 = 1_000_000_000;
 pub struct Start {
     /// `redis.url`, checked.
     pub url: String,
+    /// `redis.cluster`.
+    pub is_cluster: bool,
     /// This node.
     pub me: Arc<str>,
     /// `events.stream_max`: entries kept.
@@ -53,7 +56,7 @@ pub struct Stream {
 }
 
 struct Writer {
-    info: Result<ConnectionInfo, RedisError>,
+    seeds: Seeds,
     start: Start,
     stop: Arc<AtomicBool>,
     happened: Receiver<Happened>,
@@ -76,7 +79,7 @@ impl Stream {
             stats: Arc::clone(&start.stats),
         };
         let writer = Writer {
-            info: info(&start.url),
+            seeds: Seeds::new(&start.url, start.is_cluster),
             stop: Arc::clone(&stop),
             happened,
             under_way: Vec::new(),
@@ -100,8 +103,9 @@ impl Stream {
 impl Writer {
     fn run(mut self) {
         while !self.stop.load(Ordering::Relaxed) {
-            let connected = self.info.clone().and_then(|info| connect(&info, ANSWER));
-            if let Err(error) = connected.and_then(|connection| self.serve(connection)) {
+            let connected = self.seeds.dial(&self.start.me, self.start.clock, ANSWER);
+            if let Err(error) = connected.and_then(|wire| self.serve(wire)) {
+                self.seeds.turn();
                 tracing::debug!(why = %error, "events wait for Redis");
                 self.failures = self.failures.saturating_add(1);
                 self.pause();
@@ -112,7 +116,7 @@ impl Writer {
     }
 
     /// Writes until the process ends, and then what is left.
-    fn serve(&mut self, mut connection: Connection) -> Result<(), RedisError> {
+    fn serve(&mut self, mut wire: Wire) -> Result<(), RedisError> {
         let mut ends_ns = None;
         loop {
             if self.under_way.is_empty() {
@@ -124,7 +128,7 @@ impl Writer {
             let free = TOGETHER_MAX - self.under_way.len();
             self.under_way.extend(self.happened.try_iter().take(free));
             if !self.under_way.is_empty() {
-                self.write(&mut connection)?;
+                self.write(&mut wire)?;
             }
             if self.stop.load(Ordering::Relaxed) {
                 let now_ns = self.start.clock.mono_ns();
@@ -136,20 +140,13 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, connection: &mut Connection) -> Result<(), RedisError> {
-        let mut packed = Vec::new();
-        for happened in &self.under_way {
-            self.entry(happened).write_packed_command(&mut packed);
-        }
-        connection.send_packed_command(&packed)?;
-        let mut refused = None;
-        for _ in 0..self.under_way.len() {
-            if let Value::ServerError(error) = connection.recv_response()? {
-                refused = Some(error);
+    fn write(&mut self, wire: &mut Wire) -> Result<(), RedisError> {
+        let entries: Vec<Cmd> = self.under_way.iter().map(|it| self.entry(it)).collect();
+        let answers = wire.round(&entries, || false)?;
+        for answer in answers.into_iter().flatten() {
+            if let Value::ServerError(error) = answer {
+                return Err(error.into());
             }
-        }
-        if let Some(error) = refused {
-            return Err(error.into());
         }
         self.failures = 0;
         self.start.stats.confirmed(self.under_way.len() as u64);

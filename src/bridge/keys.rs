@@ -110,9 +110,9 @@ pub fn own(node: &str) -> String {
     format!("live:node:{node}")
 }
 
-/// String: what the canary writes.
-pub fn canary(node: &str) -> String {
-    format!("live:canary:{node}")
+/// String: what the canary writes, beside the channel it comes back by.
+pub fn canary(channel: &str) -> String {
+    format!("live:canary:{{{channel}}}")
 }
 
 /// Numbers a batch, keeps it and publishes it, in one step. Sent twice it does so once; sent too late, not at all: its lines have been

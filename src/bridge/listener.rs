@@ -1,15 +1,17 @@
-//! The thread that hears Redis: the channels of rooms with viewers here, and the node's own, by which it is made to look up.
+//! A thread that hears one server: the channels of rooms with viewers here, and the node's own, by which it is made to look up.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
-use redis::{ConnectionInfo, PubSub, RedisError};
+use redis::{Connection, ConnectionInfo, RedisError, Value, cmd, from_redis_value};
 
 use super::post::Post;
-use super::{Shared, Start, connect, info, keys, post};
+use super::wire::Layout;
+use super::{Shared, connect, keys};
 use crate::base::clock::Clock;
 use crate::base::ids::{ConnId, Epoch, RoomId, ShardId};
 use crate::bus::{Inward, Outward};
@@ -40,18 +42,28 @@ pub enum Wish {
     Forget,
 }
 
+/// What every listener needs.
+#[derive(Clone)]
+pub struct Hears {
+    pub me: Arc<str>,
+    pub clock: Clock,
+    pub shared: Arc<Shared>,
+    pub post: Post,
+    pub asks: Sender<(u64, Outward)>,
+    pub stats: Arc<RedisStats>,
+}
+
 /// The thread's state.
 pub struct Listener {
-    info: Result<ConnectionInfo, RedisError>,
-    clock: Clock,
-    me: Arc<str>,
-    shared: Arc<Shared>,
+    hears: Hears,
+    info: ConnectionInfo,
+    is_cluster: bool,
+    index: usize,
+    /// Channels that are heard whatever rooms are: the one it is woken by first.
+    own: Vec<String>,
+    stop: Arc<AtomicBool>,
     wished: Receiver<Wish>,
     wishes: VecDeque<Wish>,
-    asks: Sender<(u64, Outward)>,
-    post: Post,
-    own: String,
-    stats: Arc<RedisStats>,
     /// Rooms that are wanted, and what they were asked for with.
     wanted: HashMap<RoomId, (u64, Epoch)>,
     /// Rooms that were heard before the shards began to ask anew.
@@ -60,74 +72,84 @@ pub struct Listener {
 
 impl Listener {
     pub fn new(
-        start: &Start,
-        shared: Arc<Shared>,
+        hears: Hears,
+        layout: &Layout,
+        index: usize,
         wished: Receiver<Wish>,
-        asks: Sender<(u64, Outward)>,
+        stop: Arc<AtomicBool>,
     ) -> Listener {
+        let place = &layout.masters[index];
+        let mut own = vec![place.wake.clone()];
+        for channel in [keys::own(&hears.me), keys::ORDERS.to_owned()] {
+            if layout.owner(&channel) == index && !own.contains(&channel) {
+                own.push(channel);
+            }
+        }
         Listener {
-            info: info(&start.url),
-            clock: start.clock,
-            own: keys::own(&start.me),
-            stats: Arc::clone(&start.stats),
-            wanted: HashMap::new(),
-            stale: HashSet::new(),
-            me: Arc::clone(&start.me),
-            post: post(start, &shared),
-            shared,
+            info: place.info.clone(),
+            is_cluster: layout.is_cluster,
+            own,
+            hears,
+            index,
+            stop,
             wished,
             wishes: VecDeque::new(),
-            asks,
+            wanted: HashMap::new(),
+            stale: HashSet::new(),
         }
     }
 
-    /// Until the process ends. A connection that is lost is made anew at once, and then after a pause each time.
+    /// Until it is to end. A connection that is lost is made anew at once, and then after a pause each time.
     pub fn run(mut self) {
-        while !self.shared.stops() {
-            let began = self.clock.mono_ns();
+        while !self.stops() {
+            let began = self.hears.clock.mono_ns();
             if let Err(error) = self.listen() {
-                tracing::debug!(node = %self.me, why = %error, "the connection that hears is lost");
+                tracing::debug!(node = %self.hears.me, why = %error, "the connection that hears is lost");
             }
-            if self.clock.mono_ns() - began < PAUSE.as_nanos() as u64 {
+            if self.hears.clock.mono_ns() - began < PAUSE.as_nanos() as u64 {
                 std::thread::sleep(PAUSE);
             }
         }
     }
 
+    fn stops(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.hears.shared.stops()
+    }
+
     fn listen(&mut self) -> Result<(), RedisError> {
-        let mut connection = connect(&self.info.clone()?, LOOKS_UP)?;
-        let mut heard = connection.as_pubsub();
-        heard.subscribe(&self.own)?;
-        heard.subscribe(keys::ORDERS)?;
+        let mut line = connect(&self.info, LOOKS_UP)?;
+        for channel in &self.own {
+            self.send(&mut line, "SUBSCRIBE", channel)?;
+        }
         // A new connection hears nothing yet; what was missed meanwhile is read.
         self.stale.clear();
         let mut unheard: Vec<RoomId> = self.wanted.keys().cloned().collect();
-        while !self.shared.stops() {
+        while !self.stops() {
             self.look_up();
             // A bounded number between two messages: the canary must not wait behind a thousand rooms.
             for _ in 0..AT_ONCE {
                 if let Some(wish) = self.wishes.pop_front() {
-                    self.grant(&mut heard, wish)?;
+                    self.grant(&mut line, wish)?;
                 } else if let Some(room) = unheard.pop() {
-                    if let Some((generation, begin)) = self.wanted.get(&room).copied() {
-                        self.subscribe(&mut heard, &room, generation, begin)?;
+                    if self.wanted.contains_key(&room) {
+                        self.send(&mut line, "SUBSCRIBE", &keys::channel(&room))?;
                     }
                 } else if let Some(room) = self.stale.iter().next().cloned() {
-                    heard.unsubscribe(keys::channel(&room))?;
+                    self.send(&mut line, "UNSUBSCRIBE", &keys::channel(&room))?;
                     self.stale.remove(&room);
                 }
             }
             let busy = !(self.wishes.is_empty() && unheard.is_empty() && self.stale.is_empty());
             if busy {
-                heard.set_read_timeout(Some(GLANCE))?;
+                line.set_read_timeout(Some(GLANCE))?;
                 for _ in 0..AT_ONCE {
-                    if !self.hear(&mut heard)? {
+                    if !self.hear(&mut line)? {
                         break;
                     }
                 }
-                heard.set_read_timeout(Some(LOOKS_UP))?;
+                line.set_read_timeout(Some(LOOKS_UP))?;
             } else {
-                self.hear(&mut heard)?;
+                self.hear(&mut line)?;
             }
         }
         Ok(())
@@ -143,7 +165,7 @@ impl Listener {
         }
     }
 
-    fn grant(&mut self, heard: &mut PubSub<'_>, wish: Wish) -> Result<(), RedisError> {
+    fn grant(&mut self, line: &mut Connection, wish: Wish) -> Result<(), RedisError> {
         match wish {
             Wish::Subscribe {
                 room,
@@ -151,13 +173,14 @@ impl Listener {
                 generation,
             } => {
                 self.stale.remove(&room);
+                let channel = keys::channel(&room);
                 // Wanted first: if the connection is lost here, the next one hears it.
-                self.wanted.insert(room.clone(), (generation, begin));
-                self.subscribe(heard, &room, generation, begin)
+                self.wanted.insert(room, (generation, begin));
+                self.send(line, "SUBSCRIBE", &channel)
             }
             Wish::Unsubscribe { room } => {
                 self.wanted.remove(&room);
-                heard.unsubscribe(keys::channel(&room))
+                self.send(line, "UNSUBSCRIBE", &keys::channel(&room))
             }
             Wish::Forget => {
                 let wanted = std::mem::take(&mut self.wanted);
@@ -167,57 +190,74 @@ impl Listener {
         }
     }
 
-    /// Hears a room, and has it read.
-    fn subscribe(
-        &self,
-        heard: &mut PubSub<'_>,
-        room: &RoomId,
-        generation: u64,
-        begin: Epoch,
-    ) -> Result<(), RedisError> {
-        heard.subscribe(keys::channel(room))?;
-        let read = Outward::Read {
-            room: room.clone(),
-            begin: Some(begin),
-            subscribed: true,
-        };
-        // Its thread lives as long as this one, or the process ends.
-        let _ = self.asks.send((generation, read));
-        Ok(())
+    /// Asks for a channel, or for no more of it; the answer comes among what is heard.
+    fn send(&self, line: &mut Connection, verb: &str, channel: &str) -> Result<(), RedisError> {
+        let sharded = if self.is_cluster { "S" } else { "" };
+        let mut command = cmd(&format!("{sharded}{verb}"));
+        command.arg(channel);
+        line.send_packed_command(&command.get_packed_command())
     }
 
     /// Takes one message. Whether there was one.
-    fn hear(&self, heard: &mut PubSub<'_>) -> Result<bool, RedisError> {
-        let message = match heard.get_message() {
+    fn hear(&mut self, line: &mut Connection) -> Result<bool, RedisError> {
+        let message = match line.recv_response() {
+            Ok(Value::ServerError(error)) => return Err(error.into()),
             Ok(message) => message,
             Err(error) if error.is_timeout() => return Ok(false),
             Err(error) => return Err(error),
         };
-        let channel = message.get_channel_name();
-        if channel == self.own {
-            let said: String = message.get_payload()?;
-            self.own_word(&said);
-            return Ok(true);
-        }
-        if channel == keys::ORDERS {
-            let order: Vec<u8> = message.get_payload()?;
-            match node::parse_order(&order.into()) {
-                Some((asker, _)) if *asker.node == *self.me => {}
-                Some((asker, order)) => {
-                    let key = asker.key;
-                    self.post.to_any(key, Inward::Order { asker, order });
-                }
-                None => tracing::warn!("something that is no order came by the channel of orders"),
+        let (kind, channel, payload): (String, String, Value) = from_redis_value(message)?;
+        match kind.as_str() {
+            "message" | "smessage" => {
+                let payload: Vec<u8> = from_redis_value(payload)?;
+                self.came(&channel, payload.into());
             }
-            return Ok(true);
+            "subscribe" | "ssubscribe" => self.is_heard(&channel),
+            // Told without having been asked for: the channel has moved to another server of the cluster.
+            "sunsubscribe" if self.wants(&channel) => {
+                let moved = std::io::Error::other("a channel has moved");
+                return Err(RedisError::from(moved));
+            }
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    fn wants(&self, channel: &str) -> bool {
+        keys::room_of(channel).is_some_and(|room| self.wanted.contains_key(&room))
+    }
+
+    /// A room is heard from now on: it is read.
+    fn is_heard(&self, channel: &str) {
+        if let Some(room) = keys::room_of(channel)
+            && let Some((generation, begin)) = self.wanted.get(&room).copied()
+        {
+            let read = Outward::Read {
+                room,
+                begin: Some(begin),
+                subscribed: true,
+            };
+            // Its thread lives as long as this one, or the process ends.
+            let _ = self.hears.asks.send((generation, read));
+        }
+    }
+
+    fn came(&self, channel: &str, payload: Bytes) {
+        if channel == keys::ORDERS {
+            return self.order(&payload);
+        }
+        if self.own.iter().any(|own| own == channel) {
+            if let Ok(said) = std::str::from_utf8(&payload) {
+                self.own_word(said);
+            }
+            return;
         }
         let Some(room) = keys::room_of(channel) else {
-            return Ok(true);
+            return;
         };
-        self.stats.heard();
-        let payload: Vec<u8> = message.get_payload()?;
-        match node::parse(payload.into()) {
-            Some(message) => self.post.to_home(
+        self.hears.stats.heard();
+        match node::parse(payload) {
+            Some(message) => self.hears.post.to_home(
                 &room,
                 Inward::Came {
                     room: room.clone(),
@@ -228,29 +268,48 @@ impl Listener {
                 tracing::warn!(%room, "something that is no message came by the room's channel")
             }
         }
-        Ok(true)
     }
 
-    /// What this node, or one that carried out its order, says to it.
+    fn order(&self, payload: &Bytes) {
+        match node::parse_order(payload) {
+            Some((asker, _)) if *asker.node == *self.hears.me => {}
+            Some((asker, order)) => {
+                let key = asker.key;
+                self.hears.post.to_any(key, Inward::Order { asker, order });
+            }
+            None => tracing::warn!("something that is no order came by the channel of orders"),
+        }
+    }
+
+    /// What this node, or another, says to it.
     fn own_word(&self, said: &str) {
         let mut words = said.split(' ');
-        match words.next() {
+        let kind = words.next();
+        let mut number = || words.next()?.parse::<u64>().ok();
+        let post = &self.hears.post;
+        match kind {
             Some("c") => {
-                if let Some(sent_ns) = words.next().and_then(|sent| sent.parse().ok()) {
-                    self.shared.canary_ns.store(sent_ns, Ordering::Release);
+                if let (Some(sent_ns), Some(canary)) =
+                    (number(), self.hears.shared.canaries.get(self.index))
+                {
+                    canary.store(sent_ns, Ordering::Release);
                 }
             }
+            // A connection has to go for newer ones of its login.
             Some("r") => {
-                let mut number = || words.next()?.parse::<u32>().ok();
                 if let (Some(shard), Some(slot), Some(generation)) = (number(), number(), number())
-                    && let Ok(shard) = u16::try_from(shard)
+                    && let (Ok(shard), Ok(slot), Ok(generation)) = (
+                        u16::try_from(shard),
+                        u32::try_from(slot),
+                        u32::try_from(generation),
+                    )
                 {
                     let conn = ConnId { slot, generation };
-                    self.post.to(ShardId(shard), Inward::Replaced { conn });
+                    post.to(ShardId(shard), Inward::Replaced { conn });
                 }
             }
+            // An order was carried out.
             Some("d") => {
-                let mut number = || words.next()?.parse::<u64>().ok();
                 if let (Some(shard), Some(key), Some(connections), Some(known)) =
                     (number(), number(), number(), number())
                     && let (Ok(shard), Ok(connections)) =
@@ -262,7 +321,7 @@ impl Listener {
                         connections,
                         known,
                     };
-                    self.post.to(ShardId(shard), done);
+                    post.to(ShardId(shard), done);
                 }
             }
             _ => {}

@@ -7,6 +7,7 @@
 mod breaker;
 mod chores;
 mod commands;
+mod ears;
 pub mod events;
 #[cfg(feature = "kafka")]
 pub mod kafka;
@@ -14,13 +15,15 @@ mod keys;
 mod listener;
 mod phrase;
 mod post;
+mod slots;
+mod wire;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_channel::{Sender, bounded};
 use redis::{Client, Connection, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError};
 
 use crate::base::clock::Clock;
@@ -30,7 +33,7 @@ use crate::sync::latest::Latest;
 use crate::telemetry::redis::RedisStats;
 
 use self::commands::Commands;
-use self::listener::Listener;
+use self::listener::Hears;
 use self::post::Post;
 
 /// What may wait for the thread that asks. A room has one batch and one question under way.
@@ -42,6 +45,8 @@ const CONNECT: Duration = Duration::from_secs(1);
 pub struct Start {
     /// `redis.url`, checked.
     pub url: String,
+    /// `redis.cluster`.
+    pub is_cluster: bool,
     /// What this node is called; never used by two runs.
     pub me: Arc<str>,
     /// One origin for every thread's time.
@@ -66,16 +71,25 @@ pub struct Start {
 pub struct Bridge {
     shared: Arc<Shared>,
     asks: Sender<(u64, Outward)>,
-    threads: Vec<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
-/// What both threads know.
-#[derive(Debug, Default)]
+/// What all threads know.
+#[derive(Debug)]
 pub struct Shared {
     /// The process ends.
     stop: AtomicBool,
-    /// Monotonic ns at which the newest canary that came back had been sent.
-    canary_ns: AtomicU64,
+    /// Monotonic ns at which the newest canary that came back from each server had been sent.
+    canaries: [AtomicU64; wire::MASTERS_MAX],
+}
+
+impl Default for Shared {
+    fn default() -> Shared {
+        Shared {
+            stop: AtomicBool::new(false),
+            canaries: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
 }
 
 impl Shared {
@@ -92,15 +106,18 @@ impl Bridge {
     pub fn start(start: Start) -> std::io::Result<(Bridge, Outlet)> {
         let shared = Arc::new(Shared::default());
         let (asks, asked) = bounded(ASKS_MAX);
-        let (wishes, wished) = unbounded();
-        let listener = Listener::new(&start, Arc::clone(&shared), wished, asks.clone());
         let me = Arc::clone(&start.me);
-        let commands = Commands::new(start, Arc::clone(&shared), asked, wishes);
-        let named = |name: &str| std::thread::Builder::new().name(name.into());
-        let threads = vec![
-            named("redis-commands").spawn(move || commands.run())?,
-            named("redis-listener").spawn(move || listener.run())?,
-        ];
+        let hears = Hears {
+            me: Arc::clone(&me),
+            clock: start.clock,
+            shared: Arc::clone(&shared),
+            post: Post::new(start.addresses.clone(), Arc::clone(&shared)),
+            asks: asks.clone(),
+            stats: Arc::clone(&start.stats),
+        };
+        let commands = Commands::new(start, hears, asked);
+        let named = std::thread::Builder::new().name("redis-commands".into());
+        let thread = named.spawn(move || commands.run())?;
         let outlet = Outlet {
             me,
             asks: asks.clone(),
@@ -108,7 +125,7 @@ impl Bridge {
         let bridge = Bridge {
             shared,
             asks,
-            threads,
+            thread,
         };
         Ok((bridge, outlet))
     }
@@ -117,10 +134,8 @@ impl Bridge {
     pub fn stop(self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         drop(self.asks);
-        for thread in self.threads {
-            // One that panicked has said so.
-            let _ = thread.join();
-        }
+        // One that panicked has said so.
+        let _ = self.thread.join();
     }
 }
 
@@ -140,9 +155,4 @@ fn connect(info: &ConnectionInfo, answer: Duration) -> Result<Connection, RedisE
     connection.set_read_timeout(Some(answer))?;
     connection.set_write_timeout(Some(answer))?;
     Ok(connection)
-}
-
-/// The next word of what shards wait for; made here so that both threads post alike.
-fn post(start: &Start, shared: &Arc<Shared>) -> Post {
-    Post::new(start.addresses.clone(), Arc::clone(shared))
 }

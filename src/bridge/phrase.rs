@@ -47,8 +47,10 @@ pub struct Voice<'a> {
     pub me: &'a str,
     /// What it counts under.
     pub counts_as: &'a str,
-    /// A batch that Redis gets to see later is not numbered: microseconds of its clock.
-    pub deadline_us: i128,
+    /// The command that publishes.
+    pub publish: &'static str,
+    /// A batch that the server of this key gets to see later is not numbered: microseconds of its clock.
+    pub deadline_us: &'a dyn Fn(&str) -> i128,
 }
 
 /// What an answer is to be read as.
@@ -70,8 +72,6 @@ pub enum News {
     None,
     /// This node's lease has run out.
     Lost,
-    /// Redis' clock, in microseconds since 1970.
-    Time(i128),
     /// What the nodes say of themselves.
     Peers(Vec<About>),
     /// Rooms that are to be read one by one.
@@ -142,7 +142,7 @@ impl Voice<'_> {
                 let mut command = cmd("SET");
                 command.arg(keys::settings(room)).arg(&json[..]);
                 put(command, Due::Nothing);
-                put(said(room, &[b"S\n", json]), Due::Nothing);
+                put(self.said(room, &[b"S\n", json]), Due::Nothing);
             }
             Outward::Part { room, part } => {
                 let json = part.as_ref().map(Part::write);
@@ -158,12 +158,12 @@ impl Voice<'_> {
                     expire.arg(keys::stats(room)).arg(STATS_KEPT_S);
                     put(expire, Due::Nothing);
                     let header = format!("P {}\n", self.me);
-                    put(said(room, &[header.as_bytes(), &json]), Due::Nothing);
+                    put(self.said(room, &[header.as_bytes(), &json]), Due::Nothing);
                 }
             }
             Outward::Watch { room } => {
                 let word = format!("W {}\n", self.me);
-                put(said(room, &[word.as_bytes()]), Due::Nothing);
+                put(self.said(room, &[word.as_bytes()]), Due::Nothing);
             }
             Outward::End { room } => {
                 let mut command = cmd("DEL");
@@ -214,7 +214,7 @@ impl Voice<'_> {
                     shard: *shard,
                     key: *key,
                 };
-                let mut command = cmd("PUBLISH");
+                let mut command = cmd(self.publish);
                 command
                     .arg(keys::ORDERS)
                     .arg(node::write_order(&asker, order));
@@ -232,13 +232,20 @@ impl Voice<'_> {
                     asker.key,
                     u8::from(*known)
                 );
-                let mut command = cmd("PUBLISH");
+                let mut command = cmd(self.publish);
                 command.arg(keys::own(&asker.node)).arg(word);
                 put(command, Due::Nothing);
             }
             // The thread that hears does these.
             Outward::Subscribe { .. } | Outward::Unsubscribe { .. } => {}
         }
+    }
+
+    /// Says something by a room's channel.
+    fn said(&self, room: &RoomId, message: &[&[u8]]) -> Cmd {
+        let mut command = cmd(self.publish);
+        command.arg(keys::channel(room)).arg(message.concat());
+        command
     }
 
     /// A connection, as the other nodes know it.
@@ -289,7 +296,7 @@ impl Voice<'_> {
             .arg(batch.batch)
             .arg(keep)
             .arg(KEPT_S)
-            .arg(self.deadline_us.to_string());
+            .arg((self.deadline_us)(&keys::numbering(room)).to_string());
         command
     }
 
@@ -334,13 +341,6 @@ impl Voice<'_> {
         }
         command
     }
-}
-
-/// Says something by a room's channel.
-fn said(room: &RoomId, message: &[&[u8]]) -> Cmd {
-    let mut command = cmd("PUBLISH");
-    command.arg(keys::channel(room)).arg(message.concat());
-    command
 }
 
 /// An entry of a stream: its id, and names and values.

@@ -13,6 +13,7 @@ use crate::sync::mailbox::Wake;
 const PAUSE: Duration = Duration::from_micros(200);
 
 /// The shards' addresses.
+#[derive(Clone)]
 pub struct Post {
     addresses: Vec<Address>,
     shared: Arc<Shared>,

@@ -367,8 +367,10 @@ pub struct Drain {
 /// The Redis that joins several nodes.
 #[derive(Clone, PartialEq)]
 pub struct Redis {
-    /// Where, and as whom. The library has read it, so it is a URL; it may hold a password.
+    /// Where, and as whom: one server or several ([`super::redis_url`]). The library has read it; it may hold a password.
     pub url: String,
+    /// Whether they belong to a Redis Cluster.
+    pub is_cluster: bool,
     /// A node that has not been heard of for so long counts as gone.
     pub lease_ms: u64,
 }
@@ -388,6 +390,7 @@ impl std::fmt::Debug for Redis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Redis")
             .field("url", &self.shown())
+            .field("is_cluster", &self.is_cluster)
             .field("lease_ms", &self.lease_ms)
             .finish()
     }

@@ -363,7 +363,13 @@ pub const KEYS: &[Key] = &[
         "redis.url",
         Kind::Text,
         "\"\"",
-        "redis://[user:password@]host[:port][/db]: joins several nodes; empty: one node by itself",
+        "redis://[user:password@]host[:port][,host[:port]][/db]: joins several nodes; empty: one node by itself",
+    ),
+    key(
+        "redis.cluster",
+        Kind::Flag,
+        "false",
+        "the servers of redis.url belong to a Redis Cluster; else they are one Redis and its replicas",
     ),
     key(
         "redis.lease",

@@ -13,6 +13,7 @@ use super::credentials::{api_keys, keys, missing_as, reader};
 use super::given::{Entry, Gathered, Given, Mistake, Raw};
 use super::keys::{ARRAYS, KEYS};
 use super::read::{Reader, ms_of};
+use super::redis_url;
 use crate::base::identity::Access;
 
 /// What the machine brings.
@@ -278,6 +279,7 @@ fn plain(r: &mut Reader<'_>, machine: &Machine) -> Config {
             url if url.is_empty() => None,
             url => Some(Redis {
                 url,
+                is_cluster: r.is_set("redis.cluster"),
                 lease_ms: r.number("redis.lease"),
             }),
         },
@@ -481,13 +483,15 @@ fn cross_check(r: &mut Reader<'_>, config: &Config) {
         r.mistake("rooms.log_bytes_max", found, &allowed, None);
     }
     if let Some(redis) = &config.redis
-        && redis.url.as_str().into_connection_info().is_err()
+        && redis_url::each(&redis.url)
+            .iter()
+            .any(|url| url.as_str().into_connection_info().is_err())
     {
         // Not shown: a password may stand in it.
         r.mistake(
             "redis.url",
             "a text that is no such URL",
-            "redis://[user:password@]host[:port][/db]",
+            "redis://[user:password@]host[:port][,host[:port]][/db]",
             Some("`danmaku doctor --redis URL` says what is wrong with it"),
         );
     }

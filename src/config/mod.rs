@@ -9,6 +9,7 @@ pub mod given;
 pub mod keys;
 pub mod load;
 mod read;
+pub mod redis_url;
 mod secrets;
 pub mod show;
 

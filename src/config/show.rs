@@ -190,6 +190,11 @@ pub fn value(config: &Config, path: &str) -> Option<String> {
             format!("{names:?}")
         }
         "redis.url" => quoted(&config.redis.as_ref().map_or(String::new(), Redis::shown)),
+        "redis.cluster" => config
+            .redis
+            .as_ref()
+            .is_some_and(|redis| redis.is_cluster)
+            .to_string(),
         "redis.lease" => ms(config.redis.as_ref().map_or(15_000, |redis| redis.lease_ms)),
         "log.level" => quoted(&config.log.level.to_string().to_lowercase()),
         "log.format" => quoted(match config.log.format {

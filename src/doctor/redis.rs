@@ -7,14 +7,22 @@ use ::redis::{Client, Connection, ErrorKind, IntoConnectionInfo, RedisError, cmd
 
 use super::facts::{Redis, RedisAnswers, RedisFault};
 use crate::base::clock::Clock;
+use crate::config::redis_url;
 
 /// To connect, and for each answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Round trips whose median is told.
 const PINGS: usize = 20;
 
-/// Asks the Redis at `url`.
+/// Asks the Redis at `url`: of several servers the first that answers.
 pub fn ask(url: &str) -> Redis {
+    let each = redis_url::each(url);
+    let mut asked = each.iter().map(|url| ask_one(url));
+    let first = asked.find(|redis| redis.result.is_ok());
+    first.unwrap_or_else(|| ask_one(each.first().map_or(url, |url| url)))
+}
+
+fn ask_one(url: &str) -> Redis {
     let info = match url.into_connection_info() {
         Ok(info) => info,
         Err(error) => {

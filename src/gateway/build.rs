@@ -132,6 +132,7 @@ impl Gateway {
         let seed = random_seed()?;
         let (bridge, outlet) = Bridge::start(bridge::Start {
             url: redis.url.clone(),
+            is_cluster: redis.is_cluster,
             // A node that is started anew under the same name is another one: what the old one left behind is not its own.
             me: format!("{}.{seed:016x}", self.node.name).into(),
             clock: self.node.clock,
@@ -160,6 +161,7 @@ impl Gateway {
         {
             let (stream, sink) = Stream::start(events::Start {
                 url: redis.url.clone(),
+                is_cluster: redis.is_cluster,
                 me: self.node.name.as_str().into(),
                 stream_max: config.events.stream_max,
                 clock: self.node.clock,
