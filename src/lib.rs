@@ -3,7 +3,7 @@
 //! ```text
 //! main/control   signals, reload, drain, joins the others
 //! shard 0..N-1   one reactor each: mio::Poll, SO_REUSEPORT listeners, connections, timer wheel, rooms
-//! redis-*        one that asks Redis, one that hears it; only where Redis is configured
+//! redis-*        one that asks Redis, one for each master that hears it, one that tells it what happens; only where Redis is configured
 //! log            non-blocking writer
 //! bots           `danmaku demo` only: client threads of the swarm
 //! ```

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -130,7 +131,10 @@ impl Commands {
             match end {
                 End::Stop => break,
                 End::Failed(error) => self.down(&shown(&error)),
-                End::Judged(Fault::Moved) => self.down("parts of it are at other servers now"),
+                End::Judged(Fault::Moved) => {
+                    self.down("parts of it are at other servers now");
+                    self.ears.stop();
+                }
                 End::Judged(Fault::Slow) => self.down("its answers take too long"),
                 End::Judged(Fault::Cut) => self.down("what is published does not come back"),
             }
@@ -354,6 +358,9 @@ impl Commands {
             tracing::warn!("this node was not heard of for longer than its lease: it counts anew");
             self.begin_count(line)?;
             self.post.to_all(|| Inward::Recount);
+        }
+        if self.shared.moved.load(Ordering::Acquire) {
+            return Err(Fault::Moved.into());
         }
         let heard_ns = self.ears.heard_ns();
         self.breaker.canary_heard(heard_ns, now_ns)?;

@@ -96,6 +96,7 @@ impl Ears {
     /// Ends them: at the latest when what they wait for times out.
     pub fn stop(&mut self) {
         self.layout = None;
+        self.hears.shared.moved.store(false, Ordering::Release);
         for ear in &self.each {
             ear.stop.store(true, Ordering::Relaxed);
         }

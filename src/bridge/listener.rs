@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender};
 use redis::{Connection, ConnectionInfo, RedisError, Value, cmd, from_redis_value};
 
 use super::post::Post;
-use super::wire::Layout;
+use super::wire::{Layout, has_moved};
 use super::{Shared, connect, keys};
 use crate::base::clock::Clock;
 use crate::base::ids::{ConnId, Epoch, RoomId, ShardId};
@@ -104,6 +104,9 @@ impl Listener {
         while !self.stops() {
             let began = self.hears.clock.mono_ns();
             if let Err(error) = self.listen() {
+                if has_moved(&error) {
+                    self.hears.shared.moved.store(true, Ordering::Release);
+                }
                 tracing::debug!(node = %self.hears.me, why = %error, "the connection that hears is lost");
             }
             if self.hears.clock.mono_ns() - began < PAUSE.as_nanos() as u64 {
@@ -215,8 +218,7 @@ impl Listener {
             "subscribe" | "ssubscribe" => self.is_heard(&channel),
             // Told without having been asked for: the channel has moved to another server of the cluster.
             "sunsubscribe" if self.wants(&channel) => {
-                let moved = std::io::Error::other("a channel has moved");
-                return Err(RedisError::from(moved));
+                self.hears.shared.moved.store(true, Ordering::Release);
             }
             _ => {}
         }
@@ -224,7 +226,8 @@ impl Listener {
     }
 
     fn wants(&self, channel: &str) -> bool {
-        keys::room_of(channel).is_some_and(|room| self.wanted.contains_key(&room))
+        let wants = |room| self.wanted.contains_key(&room);
+        self.own.iter().any(|own| own == channel) || keys::room_of(channel).is_some_and(wants)
     }
 
     /// A room is heard from now on: it is read.

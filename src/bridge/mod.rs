@@ -1,8 +1,9 @@
-//! The way to Redis: two threads that may wait for it, so that no shard ever does.
+//! The way to Redis: threads that may wait for it, so that no shard ever does.
 //!
 //! `commands` asks: batches to be numbered, rooms to be read, a canary; it also judges whether Redis can be waited for, and tells
-//! every shard when that changes. `listener` hears: the channels of rooms with viewers here, and the node's own. Shards reach them by
-//! one bounded queue, and are reached by their mailboxes. Neither knows a room beyond its name.
+//! every shard when that changes. A `listener` for each master hears: the channels of rooms with viewers here, and the node's own. Shards
+//! reach them by one bounded queue, and are reached by their mailboxes. None of them knows a room beyond its name. `events` and `kafka` take
+//! what happens, by queues of their own.
 
 mod breaker;
 mod chores;
@@ -79,6 +80,8 @@ pub struct Bridge {
 pub struct Shared {
     /// The process ends.
     stop: AtomicBool,
+    /// A channel that is heard is at another server by now.
+    moved: AtomicBool,
     /// Monotonic ns at which the newest canary that came back from each server had been sent.
     canaries: [AtomicU64; wire::MASTERS_MAX],
 }
@@ -87,6 +90,7 @@ impl Default for Shared {
     fn default() -> Shared {
         Shared {
             stop: AtomicBool::new(false),
+            moved: AtomicBool::new(false),
             canaries: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }

@@ -23,9 +23,13 @@ pub fn node(redis: &Redis) -> Node {
 
 /// The same, with more settings.
 pub fn node_with(redis: &Redis, extra: &str) -> Node {
-    let url = redis.url("");
+    node_at(&format!("url = \"{}\"", redis.url("")), extra)
+}
+
+/// The same, with these settings of the table `redis`.
+pub fn node_at(redis: &str, extra: &str) -> Node {
     Node::start(&format!(
-        "{extra}\n[limits]\nlines_per_s = 100000\nline_burst = 100000\n[redis]\nurl = \"{url}\"\nlease = \"1s\"\n"
+        "{extra}\n[limits]\nlines_per_s = 100000\nline_burst = 100000\n[redis]\n{redis}\nlease = \"1s\"\n"
     ))
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use redis::{Client, Connection, FromRedisValue};
 
-use super::PATIENCE;
+use super::{PATIENCE, wait_for};
 
 /// A real Redis on a free port; ended when dropped.
 pub struct Redis {
@@ -21,6 +21,10 @@ impl Redis {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
+        Redis::start_at(port, arguments)
+    }
+
+    fn start_at(port: u16, arguments: &[&str]) -> Redis {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         Redis {
             child: launch(port, &arguments),
@@ -78,6 +82,24 @@ impl Redis {
         (redis, folder.join("ca.pem"))
     }
 
+    /// One that follows another and takes nothing written, until it is promoted.
+    pub fn start_replica(of: &Redis) -> Redis {
+        let port = of.port().to_string();
+        let replica = Redis::start(&[
+            "--replicaof",
+            "127.0.0.1",
+            &port,
+            "--repl-diskless-sync-delay",
+            "0",
+        ]);
+        wait_for("the replica follows", || {
+            replica
+                .ask::<String>("INFO replication")
+                .contains("master_link_status:up")
+        });
+        replica
+    }
+
     /// Its port.
     pub fn port(&self) -> u16 {
         self.port
@@ -107,6 +129,11 @@ impl Redis {
             .status()
             .unwrap();
         assert!(done.success());
+    }
+
+    /// Whether it runs.
+    pub fn is_up(&self) -> bool {
+        TcpStream::connect(("127.0.0.1", self.port)).is_ok()
     }
 
     /// Kills it; everything in it is gone.
@@ -144,5 +171,144 @@ impl Drop for Redis {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A Redis Cluster on free ports: masters, and a replica for each.
+pub struct RedisCluster {
+    /// Its servers.
+    pub servers: Vec<Redis>,
+}
+
+impl RedisCluster {
+    /// Starts one of so many masters. A master that does not answer for a second is replaced.
+    pub fn start(masters: usize) -> RedisCluster {
+        let folder = super::scratch("redis-cluster");
+        let server = |n: usize| {
+            let folder = folder.join(n.to_string());
+            std::fs::create_dir_all(&folder).unwrap();
+            let folder = folder.to_str().unwrap();
+            // A server speaks to the others by a port ten thousand above its own.
+            loop {
+                let free = TcpListener::bind("127.0.0.1:0").unwrap();
+                let port = free.local_addr().unwrap().port();
+                if port < 55_000 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
+                    drop(free);
+                    let arguments = [
+                        "--cluster-enabled",
+                        "yes",
+                        "--cluster-node-timeout",
+                        "1000",
+                        "--dir",
+                        folder,
+                    ];
+                    return Redis::start_at(port, &arguments);
+                }
+            }
+        };
+        let servers: Vec<Redis> = (0..2 * masters).map(server).collect();
+        let addresses = servers.iter().map(|it| format!("127.0.0.1:{}", it.port()));
+        let made = Command::new("redis-cli")
+            .args(["--cluster", "create"])
+            .args(addresses)
+            .args(["--cluster-replicas", "1", "--cluster-yes"])
+            .output()
+            .unwrap_or_else(|error| panic!("redis-cli (Debian package redis-tools): {error}"));
+        assert!(made.status.success(), "{made:?}");
+        let cluster = RedisCluster { servers };
+        wait_for("the cluster is whole", || {
+            cluster.servers.iter().all(|it| {
+                let info: String = it.ask("CLUSTER INFO");
+                info.contains("cluster_state:ok")
+                    && info.contains(&format!("cluster_known_nodes:{}", 2 * masters))
+            })
+        });
+        wait_for("the replicas follow", || {
+            let following = cluster.servers.iter().filter(|it| {
+                it.ask::<String>("INFO replication")
+                    .contains("master_link_status:up")
+            });
+            following.count() == masters
+        });
+        cluster
+    }
+
+    /// Where it is: two of its servers.
+    pub fn url(&self) -> String {
+        let ports: Vec<String> = self
+            .servers
+            .iter()
+            .map(|it| format!("127.0.0.1:{}", it.port()))
+            .collect();
+        format!("redis://{},{}", ports[0], ports[1])
+    }
+
+    /// Asks whichever server has the key, the words apart by spaces.
+    pub fn ask(&self, words: &str) -> String {
+        let port = self
+            .servers
+            .iter()
+            .find(|it| it.is_up())
+            .unwrap()
+            .port()
+            .to_string();
+        let said = Command::new("redis-cli")
+            .args(["-c", "-p", &port])
+            .args(words.split(' '))
+            .output()
+            .unwrap();
+        String::from_utf8(said.stdout).unwrap().trim().to_owned()
+    }
+
+    /// The master that owns a key.
+    pub fn owner(&mut self, key: &str) -> &mut Redis {
+        let up = self.servers.iter().position(Redis::is_up).unwrap();
+        let slot: u16 = self.servers[up].ask(&format!("CLUSTER KEYSLOT {key}"));
+        let is_owner = |it: &&mut Redis| {
+            it.is_up() && {
+                let nodes: String = it.ask("CLUSTER NODES");
+                let mine = nodes.lines().find(|line| line.contains("myself,master"));
+                mine.is_some_and(|line| {
+                    line.split(' ')
+                        .skip(8)
+                        .filter_map(|range| range.split_once('-'))
+                        .any(|(from, to)| {
+                            (from.parse().unwrap()..=to.parse::<u16>().unwrap()).contains(&slot)
+                        })
+                })
+            }
+        };
+        self.servers.iter_mut().find(is_owner).unwrap()
+    }
+
+    /// Moves the slot of a key, and those before it, to the owner of another.
+    pub fn move_slot(&mut self, key: &str, to: &str) {
+        let slot: u16 = self.owner(key).ask(&format!("CLUSTER KEYSLOT {key}"));
+        let (from, first) = {
+            let owner = self.owner(key);
+            let nodes: String = owner.ask("CLUSTER NODES");
+            let mine = nodes.lines().find(|line| line.contains("myself"));
+            let (first, _) = mine
+                .unwrap()
+                .split(' ')
+                .nth(8)
+                .unwrap()
+                .split_once('-')
+                .unwrap();
+            (
+                owner.ask::<String>("CLUSTER MYID"),
+                first.parse::<u16>().unwrap(),
+            )
+        };
+        let to: String = self.owner(to).ask("CLUSTER MYID");
+        let up = self.servers.iter().find(|it| it.is_up()).unwrap();
+        let count = (slot - first + 1).to_string();
+        let moved = Command::new("redis-cli")
+            .args(["--cluster", "reshard", &format!("127.0.0.1:{}", up.port())])
+            .args(["--cluster-from", &from, "--cluster-to", &to])
+            .args(["--cluster-slots", &count, "--cluster-yes"])
+            .output()
+            .unwrap();
+        assert!(moved.status.success(), "{moved:?}");
     }
 }
