@@ -7,4 +7,10 @@ mod promql;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod compose;
+mod files;
+mod front;
+mod keepalived;
+mod kubernetes;
 mod monitoring;
+mod nginx;
