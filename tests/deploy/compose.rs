@@ -283,7 +283,7 @@ fn its_redis_takes_the_gateways_and_nobody_without_a_password() {
         node.public("GET", "/readyz", &[], "").status == 200
     });
     let mut viewer = node.join("r");
-    viewer.send(&serde_json::json!({"type":"danmaku","room":"r","text":"x","id":1}));
+    viewer.send(&serde_json::json!({"type":"danmaku","room":"r","text":"x"}));
     assert_eq!(viewer.expect("danmaku")["seq"], 1);
     assert_eq!(node.metric("danmaku_redis_breaker"), 0.0);
     let kept = asked(
