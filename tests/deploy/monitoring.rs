@@ -1,11 +1,5 @@
-//! Holds what operators copy against what the gateway does: Prometheus' configuration and rules, the Grafana dashboard, and
-//! every metric named in a document. promtool and a Prometheus server read them too.
-
-#[path = "support/prometheus.rs"]
-mod prometheus;
-#[path = "support/promql.rs"]
-mod promql;
-mod support;
+//! `docs/deploy/monitoring`: Prometheus' configuration and rules, the Grafana dashboard, and every metric named in a document.
+//! promtool and a Prometheus server read them too.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -13,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use danmaku_gateway::telemetry::table::{self, Family, Kind, Labels};
-use prometheus::Prometheus;
-use promql::{Matcher, Selector, names};
 use serde_json::{Value, json};
-use support::{Node, scratch, wait_for};
 use yaml_rust2::{Yaml, YamlLoader};
+
+use crate::prometheus::Prometheus;
+use crate::promql::{Matcher, Selector, names};
+use crate::support::{Node, scratch, wait_for};
 
 /// What every scraped series carries besides its own labels; `region` stands for what operators add to their targets.
 const TARGET_LABELS: [&str; 3] = ["job", "instance", "region"];
@@ -49,7 +44,7 @@ fn string(yaml: &Yaml) -> &str {
     yaml.as_str().unwrap_or_else(|| panic!("no text: {yaml:?}"))
 }
 
-fn recorded() -> BTreeSet<String> {
+pub fn recorded() -> BTreeSet<String> {
     let rules = rules("recording.yml");
     rules.iter().map(|r| string(&r["record"]).into()).collect()
 }
@@ -200,7 +195,7 @@ fn check_matcher(selector: &Selector, matcher: &Matcher) -> Result<(), String> {
 }
 
 /// Everything an expression says that the table does not know.
-fn mistakes(expression: &str, recorded: &BTreeSet<String>) -> Vec<String> {
+pub fn mistakes(expression: &str, recorded: &BTreeSet<String>) -> Vec<String> {
     let named = names(expression);
     let mut wrong = Vec::new();
     let mut known: BTreeSet<&str> = TARGET_LABELS.into();
@@ -409,8 +404,8 @@ fn every_recorded_series_is_used() {
     assert!(unused.is_empty(), "recorded for nobody: {unused:?}");
 }
 
-/// Runs promtool in the folder of the deployment files; fails with what it says.
-fn promtool(arguments: &[&str]) -> String {
+/// Runs promtool in the folder of the monitoring files; fails with what it says.
+pub fn promtool(arguments: &[&str]) -> String {
     let out = Command::new("promtool")
         .args(arguments)
         .current_dir(folder())
