@@ -240,7 +240,7 @@ impl Options {
         let can_push = target.api.is_some();
         let rooms = (0..self.rooms.max(1)).map(|at| Room::new(format!("{}{at}", self.room_prefix)));
         Plan {
-            target,
+            targets: vec![target],
             dialect,
             stamper: Stamper::new(marker),
             voice,
