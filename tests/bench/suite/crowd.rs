@@ -16,6 +16,8 @@ use crate::cluster::Counted;
 
 /// How long a node may take to answer a join.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How often those that stay show that they live.
+const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Where the gateway says that one is in a room.
 const JOINED: &[u8] = br#""type":"joined""#;
 /// The mask of frames that hold nothing worth hiding.
@@ -108,17 +110,25 @@ impl Guest {
         }
     }
 
-    /// Shows that it lives, as the heartbeat asks, and forgets what it was told.
-    pub fn ping(&mut self) -> Result<(), String> {
+    /// Takes what has come; the room may talk.
+    fn hear(&mut self, piece: &mut [u8]) -> std::io::Result<()> {
+        self.stream.set_nonblocking(true)?;
+        let heard = loop {
+            match self.stream.read(piece) {
+                Ok(0) => break Err(std::io::Error::other("it was sent away")),
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        heard.and(self.stream.set_nonblocking(false))
+    }
+
+    /// Shows that it lives, as the heartbeat asks.
+    fn show(&mut self) -> std::io::Result<()> {
         let mut out = Vec::new();
         frames::pong(&mut out, MASK);
-        let mut piece = [0; 16 << 10];
-        let done = self.stream.write_all(&out).and_then(|()| {
-            self.stream.set_nonblocking(true)?;
-            while self.stream.read(&mut piece).is_ok_and(|read| read > 0) {}
-            self.stream.set_nonblocking(false)
-        });
-        done.map_err(|error| format!("a guest was lost: {error}"))
+        self.stream.write_all(&out)
     }
 
     /// Goes: with a word, or as when a network goes.
@@ -132,6 +142,48 @@ impl Guest {
             // No port is left waiting.
             let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         }
+    }
+}
+
+/// Guests that stay for a while in a room that talks: they must read, and be seen to live.
+pub struct Company {
+    pub guests: Vec<Guest>,
+    shown: Instant,
+    piece: Vec<u8>,
+}
+
+impl Company {
+    pub fn new(guests: Vec<Guest>) -> Company {
+        Company {
+            guests,
+            shown: Instant::now(),
+            piece: vec![0; 64 << 10],
+        }
+    }
+
+    /// Everyone takes what has come for it; to be called a few times a second.
+    pub fn hear(&mut self) -> Result<(), String> {
+        let shows = self.shown.elapsed() > HEARTBEAT;
+        if shows {
+            self.shown = Instant::now();
+        }
+        for guest in &mut self.guests {
+            let heard = guest.hear(&mut self.piece);
+            let shown = heard.and_then(|()| if shows { guest.show() } else { Ok(()) });
+            shown.map_err(|error| format!("a guest in room {} was lost: {error}", guest.room))?;
+        }
+        Ok(())
+    }
+
+    /// Hears until so long is over.
+    pub fn stay(&mut self, long: Duration) -> Result<(), String> {
+        const PAUSE: Duration = Duration::from_millis(200);
+        let begun = Instant::now();
+        while begun.elapsed() < long {
+            self.hear()?;
+            std::thread::sleep(PAUSE.min(long.saturating_sub(begun.elapsed())));
+        }
+        Ok(())
     }
 }
 

@@ -15,7 +15,7 @@ use signal_hook::iterator::Signals;
 use crate::cases::Size;
 use crate::cluster::{Cluster, Counted, counted};
 use crate::course;
-use crate::crowd::{Door, Guest, truth, user};
+use crate::crowd::{Company, Door, Guest, truth, user};
 use crate::drive::Drive;
 use crate::nodes::{
     NODES, Off, ROOMS, Sheet, come, minter, ms, off, online_off, settled, setup, start,
@@ -36,7 +36,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// The node that dies.
 const VICTIM: usize = NODES - 1;
 
-/// What was seen after one death.
+/// What was seen of the counts after something had happened.
 #[derive(Default)]
 struct Seen {
     /// The smallest total.
@@ -64,11 +64,12 @@ pub fn deaths(size: Size, drive: &Drive, done: &mut Done) -> Result<(), String> 
         rooms: ROOMS,
     };
     let mut sheet = Sheet::default();
-    let mut members = come(&door, guests, viewers as u32)?;
+    let newcomers = || come(&door, guests, viewers as u32).map(Company::new);
+    let mut members = newcomers()?;
     for nth in 0..deaths {
         let begun = Instant::now();
         eprintln!("bench:   death {} of {deaths}", nth + 1);
-        let full = with_swarm(&members, viewers);
+        let full = with_swarm(&members.guests, viewers);
         let (before, _) = settled(&cluster, &full, Duration::from_secs(AFTER_LEASE_S))?;
         sheet.put(
             "connections and users off before a death",
@@ -78,14 +79,16 @@ pub fn deaths(size: Size, drive: &Drive, done: &mut Done) -> Result<(), String> 
         );
         cluster.kill(VICTIM);
         let killed = Instant::now();
-        members.clear();
+        members.guests.clear();
         // Every other time it is back at once and so are its viewers; else it stays away until the others have counted it out.
         let comes_back = nth % 2 == 1;
         if comes_back {
             cluster.restart(VICTIM)?;
-            members = come(&door, guests, viewers as u32)?;
+            members = newcomers()?;
         }
-        let seen = watch(&cluster, &with_swarm(&members, viewers), killed)?;
+        let truth = with_swarm(&members.guests, viewers);
+        let until_s = LEASE_S + AFTER_LEASE_S;
+        let seen = watch(&cluster, &truth, &mut members, killed, until_s)?;
         let within = (LEASE_S + AFTER_LEASE_S) as f64;
         sheet.put(
             "exact again after a death, after",
@@ -119,9 +122,9 @@ pub fn deaths(size: Size, drive: &Drive, done: &mut Done) -> Result<(), String> 
         );
         if !comes_back {
             cluster.restart(VICTIM)?;
-            members = come(&door, guests, viewers as u32)?;
+            members = newcomers()?;
         }
-        sleep(Duration::from_secs(DEATH_S).saturating_sub(begun.elapsed()));
+        members.stay(Duration::from_secs(DEATH_S).saturating_sub(begun.elapsed()))?;
     }
     let taken = under.finish(&cluster)?;
     read_others(&mut sheet, &taken.report);
@@ -142,19 +145,21 @@ fn with_swarm(guests: &[Guest], viewers: usize) -> BTreeMap<String, Counted> {
     truth
 }
 
-/// Looks at the counts from a death until lease and patience are over.
+/// Looks at the counts from an instant on until so many seconds are over; meanwhile these guests go on hearing.
 fn watch(
     cluster: &Cluster,
     truth: &BTreeMap<String, Counted>,
-    killed: Instant,
+    guests: &mut Company,
+    since: Instant,
+    until_s: u64,
 ) -> Result<Seen, String> {
     let mut redis = cluster.ask()?;
     let mut seen = Seen {
         least: i64::MAX,
         ..Seen::default()
     };
-    while killed.elapsed() < Duration::from_secs(LEASE_S + AFTER_LEASE_S) {
-        let at_s = killed.elapsed().as_secs_f64();
+    while since.elapsed() < Duration::from_secs(until_s) {
+        let at_s = since.elapsed().as_secs_f64();
         for room in truth.keys() {
             seen.least = seen.least.min(counted(&mut redis, room)?.total);
         }
@@ -163,6 +168,7 @@ fn watch(
             true => seen.exact_s.or(Some(at_s)),
             false => None,
         };
+        guests.hear()?;
         sleep(LOOK);
     }
     Ok(seen)
@@ -266,13 +272,11 @@ impl Stretch {
     }
 }
 
-/// When Redis went and came back, milliseconds since 1970, and what was counted then.
+/// When Redis came back, milliseconds since 1970, and what was counted then.
 struct Absence {
     back_ms: u64,
-    exact_s: f64,
-    off: Off,
+    seen: Seen,
     online_off: f64,
-    least: i64,
 }
 
 /// Redis stands still again and again while all nodes talk.
@@ -296,7 +300,7 @@ pub fn absence(size: Size, drive: &Drive, done: &mut Done) -> Result<(), String>
     for nth in 0..rounds {
         eprintln!("bench:   absence {} of {rounds}", nth + 1);
         let from_ms = begins_ms + 1000 * (nth as u64 * stretch.all() + stretch.before);
-        crowd.lives_until(from_ms)?;
+        crowd.stay_until(from_ms)?;
         cluster.redis_stands_still(true)?;
         let gone = crowd.change(&cluster, &minter, from_ms + 1000 * stretch.away);
         cluster.redis_stands_still(false)?;
@@ -311,7 +315,7 @@ pub fn absence(size: Size, drive: &Drive, done: &mut Done) -> Result<(), String>
     read_whole(&mut sheet, &taken.report);
     done.runs.push(Run::of(&setup, Purpose::Round, &taken));
     done.notes.push(format!(
-        "Redis stands still for {} s each time. {guests} connections more are at the nodes; half of them go and as many come while it does.",
+        "Redis stands still for {} s each time. {guests} connections more are at the nodes; half of them go while it does, and others come: every other time fewer than went, then more.",
         stretch.away
     ));
     sheet.close(done);
@@ -333,7 +337,10 @@ fn lets_go_on(redis: Pid) -> Result<(), String> {
 
 /// The suite's own viewers, a share at each node.
 struct Crowd {
-    guests: Vec<Guest>,
+    company: Company,
+    /// How many they are at most.
+    full: usize,
+    /// Viewers of the swarm.
     viewers: usize,
 }
 
@@ -345,7 +352,8 @@ impl Crowd {
         viewers: usize,
     ) -> Result<Crowd, String> {
         let mut crowd = Crowd {
-            guests: Vec::new(),
+            company: Company::new(Vec::new()),
+            full: count,
             viewers,
         };
         crowd.more(cluster, minter, count)?;
@@ -360,71 +368,46 @@ impl Crowd {
                 rooms: ROOMS,
             };
             let came = come(&door, count / NODES, self.viewers as u32)?;
-            self.guests.extend(came);
+            self.company.guests.extend(came);
         }
         Ok(())
     }
 
-    /// Keeps its heartbeat until an instant, milliseconds since 1970.
-    fn lives_until(&mut self, until_ms: u64) -> Result<(), String> {
-        const HEARTBEAT_MS: u64 = 10_000;
-        loop {
-            let left_ms = until_ms.saturating_sub(unix_ms());
-            sleep(Duration::from_millis(left_ms.min(HEARTBEAT_MS)));
-            if left_ms <= HEARTBEAT_MS {
-                return Ok(());
-            }
-            self.guests.iter_mut().try_for_each(Guest::ping)?;
-        }
+    /// Stays until an instant, milliseconds since 1970.
+    fn stay_until(&mut self, until_ms: u64) -> Result<(), String> {
+        let left_ms = until_ms.saturating_sub(unix_ms());
+        self.company.stay(Duration::from_millis(left_ms))
     }
 
-    /// While Redis is away half of them go and as many come.
+    /// While Redis is away half of them go and others come: every other time fewer than went, then more.
     fn change(&mut self, cluster: &Cluster, minter: &Minter, until_ms: u64) -> Result<(), String> {
-        sleep(Duration::from_secs(2));
-        let before = self.guests.len();
-        let mut nth = 0;
-        let (going, staying): (Vec<Guest>, Vec<Guest>) = self.guests.drain(..).partition(|_| {
-            nth += 1;
-            nth % 2 == 0
-        });
-        self.guests = staying;
-        let going_count = going.len();
-        for guest in going {
-            guest.leave(true);
+        self.company.stay(Duration::from_secs(2))?;
+        let guests = &mut self.company.guests;
+        let going = guests.split_off(guests.len() / 2);
+        for (nth, guest) in going.into_iter().enumerate() {
+            guest.leave(nth % 2 == 0);
         }
-        self.more(cluster, minter, going_count)?;
-        debug_assert!(self.guests.len() <= before + NODES);
-        self.lives_until(until_ms)
+        let left = self.company.guests.len();
+        let fewer = self.full * 3 / 4;
+        let wanted = if left * 2 >= self.full {
+            fewer
+        } else {
+            self.full
+        };
+        self.more(cluster, minter, wanted.saturating_sub(left))?;
+        self.stay_until(until_ms)
     }
 
     /// What is counted after Redis is back, until so many seconds are over.
     fn counts_after(&mut self, cluster: &Cluster, settle_s: u64) -> Result<Absence, String> {
         let (back_ms, back) = (unix_ms(), Instant::now());
-        let truth = with_swarm(&self.guests, self.viewers);
-        let mut redis = cluster.ask()?;
-        let mut absence = Absence {
+        let truth = with_swarm(&self.company.guests, self.viewers);
+        let seen = watch(cluster, &truth, &mut self.company, back, settle_s)?;
+        Ok(Absence {
             back_ms,
-            exact_s: f64::from(settle_s as u32),
-            off: Off::default(),
-            online_off: 0.0,
-            least: i64::MAX,
-        };
-        let mut exact_s = None;
-        while back.elapsed() < Duration::from_secs(settle_s) {
-            let at_s = back.elapsed().as_secs_f64();
-            for room in truth.keys() {
-                absence.least = absence.least.min(counted(&mut redis, room)?.total);
-            }
-            absence.off = off(&mut redis, &truth)?;
-            exact_s = match absence.off.exact() {
-                true => exact_s.or(Some(at_s)),
-                false => None,
-            };
-            sleep(LOOK);
-        }
-        absence.exact_s = exact_s.unwrap_or(2.0 * settle_s as f64);
-        absence.online_off = online_off(cluster, &truth)?;
-        Ok(absence)
+            seen,
+            online_off: online_off(cluster, &truth)?,
+        })
     }
 }
 
@@ -473,13 +456,13 @@ fn read_absence(
         "counts exact again, after",
         "s",
         AtMost(settle_s),
-        absence.exact_s,
+        absence.seen.exact_s.unwrap_or(2.0 * settle_s),
     );
     sheet.put(
         "connections and users off then",
         "",
         AtMost(0.0),
-        absence.off.sum(),
+        absence.seen.off.sum(),
     );
     sheet.put(
         "connections off in what nodes say",
@@ -491,13 +474,13 @@ fn read_absence(
         "totals below zero",
         "",
         AtMost(0.0),
-        f64::from(u8::from(absence.least < 0)),
+        f64::from(u8::from(absence.seen.least < 0)),
     );
     sheet.put(
         "the smallest total after the return",
         "",
         None,
-        absence.least as f64,
+        absence.seen.least as f64,
     );
     sheet.put("p99 across nodes before", "ms", None, across(before));
     sheet.put("p99 across nodes after", "ms", None, across(part("after")));
