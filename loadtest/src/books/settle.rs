@@ -73,6 +73,11 @@ fn apart(books: &Books, ledgers: &BTreeMap<Numbering, Ledger>, found: &mut Deliv
         let [before @ .., last] = stay else {
             continue;
         };
+        for (nth, membership) in before.iter().enumerate() {
+            if membership.renumbered {
+                unheard(books, membership, &stay[nth + 1..], ledgers, found);
+            }
+        }
         if !last.to_the_end {
             continue;
         }
@@ -226,6 +231,39 @@ fn ends(
     ends
 }
 
+/// A viewer was told of a new numbering: of the one it leaves it has heard all that was said at its own node, whatever becomes
+/// of the others. What it has not is lost.
+fn unheard(
+    books: &Books,
+    left: &Membership,
+    next: &[Membership],
+    ledgers: &BTreeMap<Numbering, Ledger>,
+    found: &mut Deliveries,
+) {
+    let tally = &left.tally;
+    let Some(ledger) = ledgers.get(&(left.room, tally.epoch)) else {
+        return;
+    };
+    // As the plan spreads viewers.
+    let node = (left.viewer as usize % books.nodes.max(1)) as u16;
+    let back = next.iter().find(|next| next.tally.epoch == tally.epoch);
+    let to = back.map_or(u64::MAX, |back| back.tally.base);
+    let told = tally.told.saturating_sub(left.missing.lines());
+    let lost = ledger.said_at(node, tally.last, to).saturating_sub(told);
+    if lost > 0 {
+        found.expected += lost;
+        found.lost += lost;
+        example(found, || {
+            format!(
+                "viewer {} in room {} was told of a new numbering before it had heard {lost} lines of its own node above {}",
+                left.viewer,
+                name(&books.rooms, left.room),
+                tally.last
+            )
+        });
+    }
+}
+
 fn name(rooms: &[String], room: u32) -> &str {
     rooms.get(room as usize).map_or("?", String::as_str)
 }
@@ -273,6 +311,7 @@ mod tests {
                 epoch: 9,
                 seq,
                 line: 1000 + seq,
+                node: 0,
             })
             .collect()
     }
@@ -446,6 +485,7 @@ mod tests {
             epoch: 10,
             seq,
             line: 2000 + seq,
+            node: 0,
         }));
         let mut before = viewer(0, honest(1..=LINES), 0);
         before.to_the_end = false;
@@ -473,6 +513,7 @@ mod tests {
                 epoch,
                 seq,
                 line: 1000 * epoch + seq,
+                node: (epoch % 2) as u16,
             }));
         }
         settle(Books {
@@ -518,6 +559,15 @@ mod tests {
         let back_late = stay(1, [(9, 0, 1..=20), (20, 0, 1..=4), (9, 25, 26..=LINES)]);
         let found = nodes_apart(back_late);
         assert_eq!((faults(&found), found.apart), ([0; 5], 3 + 5));
+    }
+
+    #[test]
+    fn lines_of_the_own_node_that_a_change_of_numbering_swallowed_are_lost() {
+        // Of three lines that its node numbered alone it got two.
+        let robbed = stay(1, [(9, 0, 1..=20), (21, 0, 1..=2), (9, 20, 21..=LINES)]);
+        let found = nodes_apart(robbed);
+        assert_eq!(faults(&found), [1, 0, 0, 0, 0]);
+        assert!(found.examples[0].contains("1 lines of its own node above 2"));
     }
 
     #[test]

@@ -429,6 +429,7 @@ impl Thread {
             epoch,
             seq,
             line,
+            node: self.plan.node(self.clients[sent.client as usize].number),
         };
         if self.plan.targets.len() < 2 {
             return self.write_accepted(accepted);

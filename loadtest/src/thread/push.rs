@@ -257,15 +257,16 @@ impl Thread {
             _ => serde_json::from_slice(&body).map(|Results { results }| results),
         };
         match results {
-            Ok(results) if results.len() as u64 == count => self.pushed(asked, results),
+            Ok(results) if results.len() as u64 == count => self.pushed(at, asked, results),
             _ => self.fault("a push answered 200 without a number for each room"),
         }
     }
 
     /// A push was answered, room by room.
-    fn pushed(&mut self, asked: Asked, results: Vec<PushResult>) {
+    fn pushed(&mut self, at: usize, asked: Asked, results: Vec<PushResult>) {
         let took_us = self.clock.now_us().saturating_sub(asked.due_us).max(1);
         self.sample.pushes.saturating_record(took_us);
+        let node = self.plan.node(self.pushers[at].number);
         let rooms = asked.rooms.of(self.plan.rooms.len());
         for (room, result) in rooms.zip(results) {
             match result {
@@ -274,6 +275,7 @@ impl Thread {
                     epoch,
                     seq,
                     line: asked.line,
+                    node,
                 }),
                 PushResult::Refused(refused) => bump(&mut self.notes.lines_refused, &refused.code),
             }

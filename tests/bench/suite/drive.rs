@@ -189,7 +189,7 @@ impl Drive {
         words.extend(["--duration".into(), format!("{}s", setup.run_s)]);
         words.extend(["--pin".into(), list(&setup.cores.swarm)]);
         let by_hand = format!(
-            "danmaku-swarm {} --url NODES --internal NODES --pid PIDS",
+            "SWARM_SECRET=SECRET danmaku-swarm {} --url NODES --internal NODES --pid PIDS",
             words.join(" ")
         );
         let of = |say: fn(&crate::cluster::Node) -> String| {
@@ -205,7 +205,8 @@ impl Drive {
             .args(["--url", &of(|node| format!("ws://{}/ws", node.public))])
             .args(["--internal", &of(|node| node.internal.to_string())])
             .args(["--pid", &of(|node| node.pid().to_string())])
-            .args(["--secret", &cluster.secret, "--quiet", "--json"])
+            .env("SWARM_SECRET", &cluster.secret)
+            .args(["--quiet", "--json"])
             .arg(&json)
             .arg("--ready-file")
             .arg(&ready);
@@ -332,6 +333,7 @@ fn launched(mut command: Command) -> Result<(Ending, PathBuf), String> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(file);
+    fd::die_with_parent(&mut command);
     let child = command
         .spawn()
         .map_err(|error| format!("cannot start the swarm: {error}"))?;
