@@ -350,7 +350,11 @@ mod tests {
         Heard::Line(Line {
             seq,
             event: false,
-            stamp: Some(Stamp { line, due_us }),
+            stamp: Some(Stamp {
+                line,
+                due_us,
+                node: 0,
+            }),
         })
     }
 
@@ -425,7 +429,11 @@ mod tests {
                 messages: vec![Line {
                     seq: 8,
                     event: false,
-                    stamp: Some(Stamp { line: 1, due_us: 2 })
+                    stamp: Some(Stamp {
+                        line: 1,
+                        due_us: 2,
+                        node: 0
+                    })
                 }]
             }
         );

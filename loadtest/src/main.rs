@@ -3,8 +3,10 @@
 //! Exit codes: 0 every promise held, 1 one did not, 2 the command line, the target or a file was wrong, 130 interrupted.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -75,13 +77,22 @@ fn visit(cli: &Cli, mut ready: Ready, stop: Arc<Stop>) -> Report {
         _ => Style::Auto,
     });
     let settings = cli.settings(&ready.options);
+    let mut begins = cli.ready_file.as_deref();
     let mut report = run(Order {
         plan: Arc::new(ready.plan),
         server_pid: ready.server_pid,
         metrics: ready.metrics,
         stop,
         server_alive: &mut server_alive,
-        face: &mut |live: &Live| face.show(live),
+        face: &mut |live: &Live| {
+            if let (Some(path), Some(begins_in)) = (begins, live.begins_in) {
+                begins = None;
+                if let Err(error) = write_ready(path, begins_in) {
+                    eprintln!("danmaku-swarm: --ready-file {}: {error}", path.display());
+                }
+            }
+            face.show(live);
+        },
     });
     face.finish();
     if let (Ended::Failed(why), Some(spawned)) = (&mut report.ended, &mut spawned)
@@ -96,6 +107,14 @@ fn visit(cli: &Cli, mut ready: Ready, stop: Arc<Stop>) -> Report {
     report.started_ms = started_ms;
     report.machine = machine();
     report
+}
+
+/// Says when the first line is due, to who waits for the file: it is there as a whole or not at all.
+fn write_ready(path: &Path, begins_in: Duration) -> std::io::Result<()> {
+    let begins_ms = unix_ms() + begins_in.as_millis() as u64;
+    let unfinished = path.with_extension("unfinished");
+    std::fs::write(&unfinished, format!("{{\"run_begins_ms\":{begins_ms}}}\n"))?;
+    std::fs::rename(&unfinished, path)
 }
 
 /// The first Ctrl-C ends the run with a report of what was done and arrives, a second one without waiting for more. A

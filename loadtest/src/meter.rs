@@ -63,6 +63,8 @@ pub struct Sample {
     pub at_us: u64,
     /// Scheduled time to receipt, microseconds.
     pub deliveries: Histogram<u64>,
+    /// Of those, lines that were said at another node than the one they were heard at.
+    pub across: Histogram<u64>,
     /// Scheduled arrival to first message.
     pub connects: Histogram<u64>,
     /// Scheduled time to HTTP answer.
@@ -75,6 +77,7 @@ impl Sample {
         Sample {
             at_us: 0,
             deliveries: latencies(),
+            across: latencies(),
             connects: latencies(),
             pushes: latencies(),
         }
@@ -84,6 +87,7 @@ impl Sample {
     pub fn add(&mut self, other: &Sample) {
         for (mine, theirs) in [
             (&mut self.deliveries, &other.deliveries),
+            (&mut self.across, &other.across),
             (&mut self.connects, &other.connects),
             (&mut self.pushes, &other.pushes),
         ] {
@@ -97,6 +101,7 @@ impl Sample {
     /// Back to nothing, keeping the memory.
     pub fn reset(&mut self) {
         self.deliveries.reset();
+        self.across.reset();
         self.connects.reset();
         self.pushes.reset();
     }

@@ -16,8 +16,8 @@ use crate::voice::Voice;
 /// A whole run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Where the clients connect to, and how they ask.
-    pub target: Target,
+    /// Where the clients connect to, and how they ask: one for each node, at least one.
+    pub targets: Vec<Target>,
     /// How the server is spoken to.
     pub dialect: Dialect,
     /// Finds the swarm's lines again.
@@ -70,7 +70,7 @@ pub struct Plan {
     pub seed: u64,
 }
 
-/// The server.
+/// The server, or one of its nodes.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Its address.
@@ -155,6 +155,21 @@ pub enum Arrives {
 }
 
 impl Plan {
+    /// The node a viewer or publisher is on, by its number: one after the other, so that all have as many.
+    pub fn node(&self, number: u32) -> u16 {
+        (number as usize % self.targets.len().max(1)) as u16
+    }
+
+    /// The target of a viewer or publisher.
+    pub fn target(&self, number: u32) -> &Target {
+        &self.targets[usize::from(self.node(number))]
+    }
+
+    /// Whether lines can be pushed by HTTP.
+    pub fn can_push(&self) -> bool {
+        self.targets.iter().all(|target| target.api.is_some())
+    }
+
     /// Numbers of the viewers of one thread.
     pub fn share(&self, thread: usize) -> impl Iterator<Item = u32> + '_ {
         (thread..self.viewers.len())

@@ -38,6 +38,17 @@ pub fn process(pid: u32) -> Option<Used> {
     })
 }
 
+/// What these processes have used so far, together; `None` if one cannot be read.
+pub fn processes(pids: &[u32]) -> Option<Used> {
+    let mut all = Used::default();
+    for pid in pids {
+        let used = process(*pid)?;
+        all.cpu_s += used.cpu_s;
+        all.rss += used.rss;
+    }
+    Some(all)
+}
+
 /// What this process has used so far, its CPU to the nanosecond.
 pub fn own() -> Used {
     let clock = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
@@ -46,6 +57,20 @@ pub fn own() -> Used {
         cpu_s: clock.tv_sec as f64 + clock.tv_nsec as f64 / 1e9,
         rss,
     }
+}
+
+/// The metrics of all nodes, added up.
+///
+/// # Errors
+/// What went wrong at one of them, as a sentence.
+pub fn metrics_of(addresses: &[SocketAddr], clock: Clock) -> Result<BTreeMap<String, f64>, String> {
+    let mut all = BTreeMap::new();
+    for address in addresses {
+        for (name, value) in metrics(*address, clock)? {
+            *all.entry(name).or_insert(0.0) += value;
+        }
+    }
+    Ok(all)
 }
 
 /// The server's metrics, each family summed over its labels (buckets left out).

@@ -60,10 +60,10 @@ impl Stop {
 pub struct Order<'a> {
     /// What is done.
     pub plan: Arc<Plan>,
-    /// The server's process, if it is on this machine.
-    pub server_pid: Option<u32>,
-    /// Where the server's metrics are.
-    pub metrics: Option<SocketAddr>,
+    /// The server's processes, if they are on this machine: one for each node.
+    pub server_pid: Option<Vec<u32>>,
+    /// Where the server's metrics are, one place for each node.
+    pub metrics: Option<Vec<SocketAddr>>,
     /// Set by Ctrl-C.
     pub stop: Arc<Stop>,
     /// Whether the server still runs.
@@ -336,6 +336,12 @@ impl<'a> Watch<'a> {
             connected: totals.connected,
             refused: totals.refused,
             faults: totals.faults,
+            begins_in: match self.phase {
+                Shown::Run => Some(Duration::from_micros(
+                    self.run_begins_us.saturating_sub(now_us),
+                )),
+                _ => None,
+            },
             ..Live::default()
         };
         if let (Some(last), Some(before)) = (last, before) {
@@ -379,8 +385,8 @@ impl<'a> Watch<'a> {
     }
 
     fn now(&mut self, with_metrics: bool) -> Mark {
-        let metrics = match self.order.metrics {
-            Some(address) if with_metrics => match probe::metrics(address, self.clock) {
+        let metrics = match &self.order.metrics {
+            Some(addresses) if with_metrics => match probe::metrics_of(addresses, self.clock) {
                 Ok(metrics) => Some(metrics),
                 Err(why) => {
                     self.metrics_error = Some(why);
@@ -392,7 +398,7 @@ impl<'a> Watch<'a> {
         Mark {
             at_us: self.clock.now_us(),
             totals: self.totals(),
-            server: self.order.server_pid.and_then(probe::process),
+            server: self.order.server_pid.as_deref().and_then(probe::processes),
             swarm: probe::own(),
             metrics,
         }
@@ -457,6 +463,7 @@ fn gather(all: &mut Notes, more: Notes) {
     ] {
         *into += from;
     }
+    all.told.gather(more.told);
     all.away += more.away;
     all.outside += more.outside;
     for (into, from) in [

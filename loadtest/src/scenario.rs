@@ -240,7 +240,7 @@ impl Options {
         let can_push = target.api.is_some();
         let rooms = (0..self.rooms.max(1)).map(|at| Room::new(format!("{}{at}", self.room_prefix)));
         Plan {
-            target,
+            targets: vec![target],
             dialect,
             stamper: Stamper::new(marker),
             voice,
@@ -436,6 +436,21 @@ mod tests {
                     "{scenario:?}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn viewers_and_speakers_are_spread_over_nodes_evenly() {
+        let mut plan = plan(|options| options.speakers = 30, Scenario::Room);
+        plan.targets = vec![plan.targets[0].clone(); 3];
+        let at = |node: u16, speaking: bool| {
+            let numbers = (0..plan.viewers.len() as u32).filter(|at| plan.node(*at) == node);
+            let speaks = |at: &u32| !speaking || plan.viewers[*at as usize].speaks;
+            numbers.filter(speaks).count()
+        };
+        for node in 0..3 {
+            assert!((3333..=3334).contains(&at(node, false)));
+            assert_eq!(at(node, true), 10);
         }
     }
 

@@ -2,8 +2,9 @@
 //! Pure functions, on client threads.
 //!
 //! `~swarm-7f3a:12.345.` — the marker (it ends in a random word, so that two swarms in one room do not take each
-//! other's lines for their own), the line's id, the microsecond it was due, a full stop. Filler follows up to the asked
-//! size. Only ASCII that JSON leaves alone, so that the stamp is found in the raw bytes of any message around it.
+//! other's lines for their own), the line's id, the microsecond it was due, a full stop; where it was said at another node
+//! than the first, that node's index and one more. Filler follows up to the asked size. Only ASCII that JSON leaves alone,
+//! so that the stamp is found in the raw bytes of any message around it.
 
 use memchr::memmem::Finder;
 
@@ -14,6 +15,8 @@ pub struct Stamp {
     pub line: u64,
     /// When it was due, in microseconds of the run's clock.
     pub due_us: u64,
+    /// The node it was said at, by its index in the plan.
+    pub node: u16,
 }
 
 /// Writes stamps and finds them again.
@@ -36,6 +39,9 @@ impl Stamper {
     pub fn text(&self, stamp: Stamp, bytes: usize) -> String {
         let marker = String::from_utf8_lossy(&self.marker);
         let mut text = format!("{marker}{}.{}.", stamp.line, stamp.due_us);
+        if stamp.node > 0 {
+            text.push_str(&format!("{}.", stamp.node));
+        }
         let missing = bytes.saturating_sub(text.len());
         text.extend(FILLER.chars().cycle().take(missing));
         text
@@ -46,8 +52,13 @@ impl Stamper {
         let at = self.finder.find(message)?;
         let rest = message.get(at + self.marker.len()..)?;
         let (line, rest) = number(rest)?;
-        let (due_us, _) = number(rest)?;
-        Some(Stamp { line, due_us })
+        let (due_us, rest) = number(rest)?;
+        let node = number(rest).and_then(|(node, _)| u16::try_from(node).ok());
+        Some(Stamp {
+            line,
+            due_us,
+            node: node.unwrap_or(0),
+        })
     }
 }
 
@@ -81,6 +92,7 @@ mod tests {
         let stamp = Stamp {
             line: 12,
             due_us: 345,
+            node: 0,
         };
         let text = stamper.text(stamp, 64);
         assert_eq!(text.len(), 64);
@@ -113,9 +125,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_stamp_comes_back(line: u64, due_us: u64, bytes in 0usize..300) {
+        fn every_stamp_comes_back(line: u64, due_us: u64, node: u16, bytes in 0usize..300) {
             let stamper = Stamper::new("~swarm-0:");
-            let stamp = Stamp { line, due_us };
+            let stamp = Stamp { line, due_us, node };
             prop_assert_eq!(stamper.find(stamper.text(stamp, bytes).as_bytes()), Some(stamp));
         }
 

@@ -11,8 +11,8 @@ use crate::probe::{self, Used};
 use crate::record::{Mark, Moment, Record};
 use crate::report::live::Phase;
 use crate::report::{
-    Agreement, Connections, Deliveries, Ended, FORMAT, Latency, MetricsView, Part, Promise,
-    Published, Report, Second, Usage,
+    Agreement, Connections, Deliveries, Ended, FORMAT, Latency, MetricsView, Numbering, Part,
+    Promise, Published, Report, Second, Usage,
 };
 use crate::thread::{Deaf, Notes};
 
@@ -24,12 +24,13 @@ pub(crate) fn report(plan: &Plan, mut record: Record) -> Report {
     let mut books = books(plan, &mut record.notes);
     books
         .memberships
-        .sort_unstable_by_key(|membership| (membership.room, membership.viewer));
+        .sort_by_key(|membership| (membership.room, membership.viewer));
     let told_to_readers = told_to_readers(plan, &books);
     let mut deliveries = settle(books);
     deliveries.recovered = record.notes.recovered;
     deliveries.events = record.notes.events;
     deliveries.faults = record.notes.faults.clone();
+    deliveries.renumbered = record.notes.told.members;
     let [begin, connected, run_begin, run_end, end] = &record.marks;
     deliveries.bytes = end.totals.bytes;
     deliveries.per_s = per_s(run_begin, run_end, |mark| mark.totals.deliveries);
@@ -39,6 +40,8 @@ pub(crate) fn report(plan: &Plan, mut record: Record) -> Report {
         .map(|pair| rate(&pair[1], pair[1].at_s - pair[0].at_s));
     deliveries.per_s_peak = per_second.fold(0.0, f64::max);
     let all = &record.all;
+    let [local_latency, across_latency] = by_node(plan, all);
+    let numberings = numberings(plan, &mut record.notes);
     let mut report = Report {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -47,6 +50,9 @@ pub(crate) fn report(plan: &Plan, mut record: Record) -> Report {
         connections: connections(plan, &record),
         published: published(&record),
         latency: latency(&all.deliveries),
+        local_latency,
+        across_latency,
+        numberings,
         push_latency: (!all.pushes.is_empty()).then(|| latency(&all.pushes)),
         connect_latency: latency(&all.connects),
         server: server_usage(&record),
@@ -108,6 +114,33 @@ pub(crate) fn latency(of: &Histogram<u64>) -> Latency {
         max_us: of.max(),
         curve,
     }
+}
+
+/// Of several nodes: latencies of lines said at the own node, and at another one.
+fn by_node(plan: &Plan, sample: &Sample) -> [Option<Latency>; 2] {
+    if plan.targets.len() < 2 {
+        return [None, None];
+    }
+    let mut local = sample.deliveries.clone();
+    // Every line that came across is among all of them.
+    let _ = local.subtract(&sample.across);
+    [Some(latency(&local)), Some(latency(&sample.across))]
+}
+
+fn numberings(plan: &Plan, notes: &mut Notes) -> Vec<Numbering> {
+    let told = std::mem::take(&mut notes.told).all().into_iter();
+    let named = told.map(|told| Numbering {
+        room: plan
+            .rooms
+            .get(told.room as usize)
+            .map_or(String::new(), |room| room.id.clone()),
+        node: told.node,
+        epoch: told.epoch,
+        from_s: seconds(told.from_us),
+        to_s: seconds(told.to_us),
+        members: told.members,
+    });
+    named.collect()
 }
 
 fn connections(plan: &Plan, record: &Record) -> Connections {
@@ -225,8 +258,11 @@ fn parts(plan: &Plan, record: &Record, timeline: &[Second]) -> Vec<Part> {
     }
     let part = |((name, from_us, to_us), sample): (&(String, u64, u64), &Sample)| {
         let (begins_s, ends_s) = (seconds(begin_us + from_us), seconds(begin_us + to_us));
+        let [local_latency, across_latency] = by_node(plan, sample);
         let mut part = Part {
             name: name.clone(),
+            local_latency,
+            across_latency,
             begins_s,
             ends_s,
             latency: latency(&sample.deliveries),
@@ -361,6 +397,16 @@ fn promises(plan: &Plan, record: &Record, report: &Report, told_to_readers: u64)
             record.notes.ignored
         ),
     );
+    if plan.targets.len() > 1 {
+        promise(
+            "nodes were one, or their viewers were told",
+            found.split == 0 && (found.apart == 0 || found.renumbered > 0),
+            format!(
+                "{} rooms with several numberings at the end; {} members told of a new one, {} lines said apart from a member",
+                found.split, found.renumbered, found.apart
+            ),
+        );
+    }
     if plan.viewers.iter().any(|viewer| !viewer.reads) {
         promise(
             "slow viewers cost the others nothing",
@@ -438,6 +484,7 @@ fn books(plan: &Plan, notes: &mut Notes) -> Books {
         unsure: std::mem::take(&mut notes.unsure),
         memberships: std::mem::take(&mut notes.memberships),
         rooms: plan.rooms.iter().map(|room| room.id.clone()).collect(),
+        nodes: plan.targets.len(),
     }
 }
 

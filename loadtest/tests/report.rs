@@ -68,6 +68,24 @@ fn assert_sound(output: &str) {
 }
 
 #[test]
+fn of_several_nodes_the_table_says_what_was_heard_where_and_what_was_said_apart() {
+    let mut report = room(10_000, 1.0);
+    report.across_latency = Some(report.latency.clone());
+    report.local_latency = Some(Latency::default());
+    report.deliveries.renumbered = 30;
+    report.deliveries.apart = 1_234;
+    let text = table(&report, 120, false);
+    assert_sound(&text);
+    let cells = |name: &str| line(&text, name).replacen(name, "", 1);
+    assert_eq!(cells("said at another node"), cells("line to viewer"));
+    assert!(!text.contains("said at its own node"), "nothing was");
+    assert!(line(&text, "renumbered").starts_with("renumbered 30 members told"));
+    assert!(line(&text, "said apart").starts_with("said apart 1,234 lines times members"));
+    let page = html(&report, None);
+    assert!(parsed(&page).1.contains("said apart"));
+}
+
+#[test]
 fn the_table_says_what_was_measured() {
     let text = table(&room(10_000, 1.0), 80, false);
     assert_sound(&text);

@@ -13,6 +13,8 @@ pub struct Accepted {
     pub seq: u64,
     /// Its id within the run.
     pub line: u64,
+    /// The node it was said at, by its index in the plan.
+    pub node: u16,
 }
 
 /// One room's accepted lines, by number.
@@ -22,6 +24,8 @@ pub struct Ledger {
     seqs: Vec<u64>,
     /// `sums[i]`: fingerprints of the first `i` lines, added up.
     sums: Vec<u64>,
+    /// The node of each.
+    nodes: Vec<u16>,
     /// Numbers given out twice: the server's fault, and said so.
     pub given_twice: u64,
 }
@@ -41,6 +45,7 @@ impl Ledger {
             }
             let sum = ledger.sums[ledger.seqs.len()];
             ledger.seqs.push(line.seq);
+            ledger.nodes.push(line.node);
             let line = fingerprint(line.seq, Some(line.line));
             ledger.sums.push(sum.wrapping_add(line));
         }
@@ -55,6 +60,14 @@ impl Ledger {
     /// The highest number; 0 in an empty room.
     pub fn last(&self) -> u64 {
         self.seqs.last().copied().unwrap_or(0)
+    }
+
+    /// Lines said at a node with numbers above `from` and up to `to`.
+    pub fn said_at(&self, node: u16, from: u64, to: u64) -> u64 {
+        let at = |seq: u64| self.seqs.partition_point(|known| *known <= seq);
+        let (first, end) = (at(from), at(to).max(at(from)));
+        let of_node = self.nodes[first..end].iter().filter(|of| **of == node);
+        of_node.count() as u64
     }
 
     /// Lines with numbers above `from` and up to `to`, and the sum of their fingerprints.
@@ -76,6 +89,7 @@ mod tests {
             epoch: 9,
             seq,
             line,
+            node: (seq % 2) as u16,
         }
     }
 
@@ -89,6 +103,8 @@ mod tests {
         assert_eq!(ledger.between(3, 9), (0, 0));
         assert_eq!(ledger.between(2, 1), (0, 0));
         assert_eq!((ledger.last(), ledger.lines()), (3, 3));
+        assert_eq!([ledger.said_at(1, 0, 3), ledger.said_at(1, 1, 9)], [2, 1]);
+        assert_eq!([ledger.said_at(0, 0, 3), ledger.said_at(0, 2, 1)], [1, 0]);
     }
 
     #[test]

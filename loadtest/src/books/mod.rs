@@ -9,10 +9,12 @@
 mod ledger;
 mod settle;
 mod tally;
+mod told;
 
 pub use ledger::{Accepted, Ledger};
 pub use settle::{Books, settle};
 pub use tally::{Gaps, Membership, Missing, Seen, Tally};
+pub use told::{Tellings, Told};
 
 use crate::clock::mix;
 

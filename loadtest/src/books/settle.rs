@@ -19,6 +19,8 @@ pub struct Books {
     pub memberships: Vec<Membership>,
     /// Rooms by their index, for sentences.
     pub rooms: Vec<String>,
+    /// Nodes the viewers were on: one, or several that are to be one to the viewers.
+    pub nodes: usize,
 }
 
 /// Holds every membership against its room's ledger and adds up what came of it.
@@ -50,7 +52,63 @@ pub fn settle(mut books: Books) -> Deliveries {
         };
         account.settle(membership, &mut found);
     }
+    if books.nodes > 1 {
+        apart(&books, &ledgers, &mut found);
+    }
     found
+}
+
+/// What became of rooms that several nodes share: lines that a viewer had no part in because they were said in another
+/// numbering than its own, although it was there from the first line to the last; and rooms that had several numberings at
+/// the end. A viewer's memberships of a room stand together, in the order in which it had them.
+fn apart(books: &Books, ledgers: &BTreeMap<Numbering, Ledger>, found: &mut Deliveries) {
+    let mut said: HashMap<u32, u64> = HashMap::new();
+    for ((room, _), ledger) in ledgers {
+        *said.entry(*room).or_default() += ledger.lines();
+    }
+    let mut at_end: BTreeMap<u32, HashSet<u64>> = BTreeMap::new();
+    let of_one_viewer =
+        |one: &Membership, next: &Membership| (one.room, one.viewer) == (next.room, next.viewer);
+    for stay in books.memberships.chunk_by(of_one_viewer) {
+        let [before @ .., last] = stay else {
+            continue;
+        };
+        for (nth, membership) in before.iter().enumerate() {
+            if membership.renumbered {
+                unheard(books, membership, &stay[nth + 1..], ledgers, found);
+            }
+        }
+        if !last.to_the_end {
+            continue;
+        }
+        let numberings = at_end.entry(last.room).or_default();
+        numberings.insert(last.tally.epoch);
+        let unbroken = before.iter().all(|membership| membership.renumbered);
+        if unbroken && stay.first().is_some_and(|first| first.early) {
+            let own = stay.iter().map(|membership| {
+                let tally = &membership.tally;
+                let to = match membership.to_the_end {
+                    true => u64::MAX,
+                    false => tally.last,
+                };
+                let ledger = ledgers.get(&(membership.room, tally.epoch));
+                ledger.map_or(0, |ledger| ledger.between(tally.base, to).0)
+            });
+            let all = said.get(&last.room).copied().unwrap_or(0);
+            found.apart += all.saturating_sub(own.sum());
+        }
+    }
+    let split = at_end.iter().filter(|(_, numberings)| numberings.len() > 1);
+    for (room, numberings) in split {
+        found.split += 1;
+        example(found, || {
+            format!(
+                "room {} has {} numberings at the end",
+                name(&books.rooms, *room),
+                numberings.len()
+            )
+        });
+    }
 }
 
 /// One numbering of a room, as one of its memberships is held against it.
@@ -173,6 +231,39 @@ fn ends(
     ends
 }
 
+/// A viewer was told of a new numbering: of the one it leaves it has heard all that was said at its own node, whatever becomes
+/// of the others. What it has not is lost.
+fn unheard(
+    books: &Books,
+    left: &Membership,
+    next: &[Membership],
+    ledgers: &BTreeMap<Numbering, Ledger>,
+    found: &mut Deliveries,
+) {
+    let tally = &left.tally;
+    let Some(ledger) = ledgers.get(&(left.room, tally.epoch)) else {
+        return;
+    };
+    // As the plan spreads viewers.
+    let node = (left.viewer as usize % books.nodes.max(1)) as u16;
+    let back = next.iter().find(|next| next.tally.epoch == tally.epoch);
+    let to = back.map_or(u64::MAX, |back| back.tally.base);
+    let told = tally.told.saturating_sub(left.missing.lines());
+    let lost = ledger.said_at(node, tally.last, to).saturating_sub(told);
+    if lost > 0 {
+        found.expected += lost;
+        found.lost += lost;
+        example(found, || {
+            format!(
+                "viewer {} in room {} was told of a new numbering before it had heard {lost} lines of its own node above {}",
+                left.viewer,
+                name(&books.rooms, left.room),
+                tally.last
+            )
+        });
+    }
+}
+
 fn name(rooms: &[String], room: u32) -> &str {
     rooms.get(room as usize).map_or("?", String::as_str)
 }
@@ -220,6 +311,7 @@ mod tests {
                 epoch: 9,
                 seq,
                 line: 1000 + seq,
+                node: 0,
             })
             .collect()
     }
@@ -239,6 +331,8 @@ mod tests {
             missing: gaps.remove(&0).unwrap_or_default(),
             cut_short: false,
             to_the_end: true,
+            early: base == 0,
+            renumbered: false,
         }
     }
 
@@ -374,6 +468,7 @@ mod tests {
                 memberships: vec![membership],
                 unsure: HashSet::from([0]),
                 rooms: vec!["r".into()],
+                nodes: 1,
             })
         };
         let found = unsure(viewer(0, honest(1..=LINES), 0));
@@ -390,6 +485,7 @@ mod tests {
             epoch: 10,
             seq,
             line: 2000 + seq,
+            node: 0,
         }));
         let mut before = viewer(0, honest(1..=LINES), 0);
         before.to_the_end = false;
@@ -406,6 +502,84 @@ mod tests {
         let found = settle(books(vec![before, after]));
         assert_eq!((faults(&found), found.memberships_checked), ([0; 5], 2));
         assert_eq!(settle(books(vec![mixed])).corrupted, 1);
+    }
+
+    /// A room of two nodes: in numbering 9 while they are one, in 20 and 21 while they are not.
+    fn nodes_apart(memberships: Vec<Membership>) -> Deliveries {
+        let mut accepted = ledger();
+        for (epoch, lines) in [(20, 4), (21, 3)] {
+            accepted.extend((1..=lines).map(|seq| Accepted {
+                room: 0,
+                epoch,
+                seq,
+                line: 1000 * epoch + seq,
+                node: (epoch % 2) as u16,
+            }));
+        }
+        settle(Books {
+            accepted,
+            memberships,
+            rooms: vec!["r".into()],
+            nodes: 2,
+            ..Books::default()
+        })
+    }
+
+    /// A viewer's stay: numbering, what it had seen before, and the numbers it got.
+    fn stay(number: u32, parts: [(u64, u64, std::ops::RangeInclusive<u64>); 3]) -> Vec<Membership> {
+        let mut memberships: Vec<Membership> = parts
+            .into_iter()
+            .enumerate()
+            .map(|(nth, (epoch, base, got))| {
+                let offset = if epoch == 9 { 1000 } else { 1000 * epoch };
+                let mut membership = viewer(base, got.map(|seq| (seq, offset + seq)), 0);
+                membership.viewer = number;
+                membership.tally.epoch = epoch;
+                (membership.early, membership.renumbered) = (nth == 0, nth < 2);
+                membership.to_the_end = nth == 2;
+                membership
+            })
+            .collect();
+        memberships[0].early = true;
+        memberships
+    }
+
+    #[test]
+    fn lines_said_while_nodes_were_apart_are_counted_and_not_lost() {
+        let one = stay(1, [(9, 0, 1..=20), (20, 0, 1..=4), (9, 20, 21..=LINES)]);
+        let other = stay(2, [(9, 0, 1..=20), (21, 0, 1..=3), (9, 20, 21..=LINES)]);
+        let found = nodes_apart([one, other].concat());
+        assert_eq!(faults(&found), [0; 5], "{:?}", found.examples);
+        assert_eq!((found.apart, found.split), (3 + 4, 0));
+        assert_eq!(found.expected, 2 * LINES + 7);
+    }
+
+    #[test]
+    fn lines_that_the_others_got_before_the_return_count_as_apart() {
+        let back_late = stay(1, [(9, 0, 1..=20), (20, 0, 1..=4), (9, 25, 26..=LINES)]);
+        let found = nodes_apart(back_late);
+        assert_eq!((faults(&found), found.apart), ([0; 5], 3 + 5));
+    }
+
+    #[test]
+    fn lines_of_the_own_node_that_a_change_of_numbering_swallowed_are_lost() {
+        // Of three lines that its node numbered alone it got two.
+        let robbed = stay(1, [(9, 0, 1..=20), (21, 0, 1..=2), (9, 20, 21..=LINES)]);
+        let found = nodes_apart(robbed);
+        assert_eq!(faults(&found), [1, 0, 0, 0, 0]);
+        assert!(found.examples[0].contains("1 lines of its own node above 2"));
+    }
+
+    #[test]
+    fn a_room_with_several_numberings_at_the_end_is_named() {
+        let mut one = viewer(0, honest(1..=LINES), 0);
+        one.viewer = 1;
+        let mut alone = viewer(0, (1..=4).map(|seq| (seq, 20_000 + seq)), 0);
+        (alone.viewer, alone.tally.epoch) = (2, 20);
+        let found = nodes_apart(vec![one, alone]);
+        assert_eq!(found.split, 1);
+        assert_eq!(found.apart, (4 + 3) + (LINES + 3));
+        assert!(found.examples[0].contains("2 numberings"));
     }
 
     #[test]

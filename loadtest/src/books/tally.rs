@@ -147,6 +147,10 @@ pub struct Membership {
     pub cut_short: bool,
     /// Whether the viewer was a member until the end, so that the room's last line was meant for it too.
     pub to_the_end: bool,
+    /// Whether it began before the run's first line was due.
+    pub early: bool,
+    /// Whether it ended because the room's numbering began anew: what follows is the viewer's next membership.
+    pub renumbered: bool,
 }
 
 #[cfg(test)]

@@ -91,9 +91,15 @@ pub struct Cli {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, help_heading = "The evening")]
     pub stay: Option<Duration>,
 
-    /// Where viewers connect: ws://HOST:PORT/PATH; without it a gateway is started
-    #[arg(long, value_name = "URL", help_heading = "The server")]
-    pub url: Option<String>,
+    /// Where viewers connect: ws://HOST:PORT/PATH; without it a gateway is started. Of several nodes that share their rooms one
+    /// for each, apart by commas or by repeating the flag: viewers and publishers are spread over them evenly
+    #[arg(
+        long,
+        value_name = "URL",
+        value_delimiter = ',',
+        help_heading = "The server"
+    )]
+    pub url: Vec<String>,
     /// Start a gateway (what happens without --url, too)
     #[arg(long, conflicts_with = "url", help_heading = "The server")]
     pub spawn: bool,
@@ -117,9 +123,14 @@ pub struct Cli {
     /// A setting of the started gateway, like rooms.tick=50ms; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting, conflicts_with = "url", help_heading = "The server")]
     pub settings: Vec<(String, String)>,
-    /// Its internal listener, for pushes and metrics: HOST:PORT
-    #[arg(long, value_name = "ADDR", help_heading = "The server")]
-    pub internal: Option<String>,
+    /// Its internal listener, for pushes and metrics: HOST:PORT; of several nodes one for each, in the order of the URLs
+    #[arg(
+        long,
+        value_name = "ADDR",
+        value_delimiter = ',',
+        help_heading = "The server"
+    )]
+    pub internal: Vec<String>,
     /// Its API key, for pushes
     #[arg(
         long,
@@ -141,14 +152,15 @@ pub struct Cli {
     /// With tokens, as --secret; for the started gateway, whose secret is known [storm: yes]
     #[arg(long, help_heading = "The server")]
     pub tokens: bool,
-    /// Its process, for CPU and memory
+    /// Its process, for CPU and memory; several are added up
     #[arg(
         long,
         value_name = "PID",
+        value_delimiter = ',',
         conflicts_with = "spawn",
         help_heading = "The server"
     )]
-    pub pid: Option<u32>,
+    pub pid: Vec<u32>,
     /// Lines its rooms remember: a resume within them must succeed [100 for the started gateway, unless --set says otherwise]
     #[arg(long, value_name = "N", help_heading = "The server")]
     pub history: Option<u64>,
@@ -225,6 +237,12 @@ pub struct Cli {
     )]
     pub seed: u64,
 
+    /// A stretch of the run with figures of its own, like late=20s-30s; may be repeated [idle, room, rooms, slow, push, mixed]
+    #[arg(long = "part", value_name = "NAME=FROM-TO", value_parser = part, help_heading = "The report")]
+    pub parts: Vec<(String, Duration, Duration)>,
+    /// Where to write when the first line is due, as JSON, as soon as everyone is in
+    #[arg(long, value_name = "FILE", help_heading = "The report")]
+    pub ready_file: Option<PathBuf>,
     /// Write the report as JSON
     #[arg(long, value_name = "FILE", help_heading = "The report")]
     pub json: Option<PathBuf>,
@@ -260,8 +278,12 @@ impl Cli {
         };
         let others = [
             (
+                "nodes",
+                (self.url.len() > 1).then(|| self.url.len().to_string()),
+            ),
+            (
                 "shards",
-                (self.url.is_none() && self.shards > 0).then(|| self.shards.to_string()),
+                (self.url.is_empty() && self.shards > 0).then(|| self.shards.to_string()),
             ),
             ("pin", (!self.pin.is_empty()).then(|| cores(&self.pin))),
             (
@@ -342,6 +364,17 @@ fn without_password(text: &str) -> String {
         Some(at) => format!("{scheme}://...{}", &rest[at..]),
         None => text.to_owned(),
     }
+}
+
+fn part(text: &str) -> Result<(String, Duration, Duration), String> {
+    let parsed = || {
+        let (name, span) = text.split_once('=')?;
+        let (from, to) = span.split_once('-')?;
+        let from = humantime::parse_duration(from).ok()?;
+        let to = humantime::parse_duration(to).ok()?;
+        (!name.is_empty() && from < to).then(|| (name.to_owned(), from, to))
+    };
+    parsed().ok_or_else(|| "NAME=FROM-TO, like late=20s-30s, times after the first line".into())
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {

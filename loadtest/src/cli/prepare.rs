@@ -3,6 +3,7 @@
 
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Cli, veiled};
 use crate::client::upgrade::Upgrade;
@@ -32,10 +33,10 @@ pub struct Ready {
     pub url: String,
     /// The started gateway, if one was.
     pub spawned: Option<Spawned>,
-    /// The server's process.
-    pub server_pid: Option<u32>,
-    /// Where its metrics are.
-    pub metrics: Option<SocketAddr>,
+    /// The server's processes, if any are known.
+    pub server_pid: Option<Vec<u32>>,
+    /// Where its metrics are, one place for each node.
+    pub metrics: Option<Vec<SocketAddr>>,
 }
 
 impl Cli {
@@ -50,13 +51,14 @@ impl Cli {
             threads: self.threads(&options, descriptors),
             ..options
         };
-        let mut ready = match &self.url {
-            Some(url) => self.remote(url, options)?,
-            None => self.local(options)?,
+        let mut ready = match self.url.is_empty() {
+            false => self.remote(options)?,
+            true => self.local(options)?,
         };
+        ready.plan.parts.extend(self.parts.iter().map(as_planned));
         fd::pin(&self.pin).map_err(|error| format!("--pin {:?}: {error}", self.pin))?;
         let needs_api = ready.options.via == Via::Http && ready.options.lines_per_s > 0.0;
-        if needs_api && ready.plan.target.api.is_none() {
+        if needs_api && !ready.plan.can_push() {
             return Err(
                 "pushes need --internal HOST:PORT and --api-key KEY (or SWARM_API_KEY)".into(),
             );
@@ -69,7 +71,8 @@ impl Cli {
                 ready.options.scenario.name()
             ));
         }
-        ready.server_pid = ready.server_pid.or(self.pid);
+        let named = (!self.pid.is_empty()).then(|| self.pid.clone());
+        ready.server_pid = ready.server_pid.or(named);
         Ok(ready)
     }
 
@@ -100,6 +103,7 @@ impl Cli {
             Scenario::Mixed,
         ];
         belongs(self.surge.is_some(), "--surge", &even)?;
+        self.check_parts()?;
         set(&mut options.viewers, self.viewers);
         set(&mut options.rooms, self.rooms);
         set(&mut options.zipf, self.zipf);
@@ -123,6 +127,24 @@ impl Cli {
         options.seed = self.seed;
         check(&options)?;
         Ok(options)
+    }
+
+    /// Parts are of a run that has none of its own, one after the other, and within it.
+    fn check_parts(&self) -> Result<(), String> {
+        if !self.parts.is_empty() && (self.scenario == Scenario::Storm || self.surge.is_some()) {
+            return Err("--part: a storm and a surge have parts of their own".into());
+        }
+        let mut ended = Duration::ZERO;
+        for (name, from, to) in &self.parts {
+            if *from < ended || *to > self.duration {
+                return Err(format!(
+                    "--part {name}={from:?}-{to:?}: parts follow each other, and end within --duration {:?}",
+                    self.duration
+                ));
+            }
+            ended = *to;
+        }
+        Ok(())
     }
 
     /// Threads: none holds more viewers than it has descriptors, and the gateway keeps a core for each of ours.
@@ -170,8 +192,8 @@ impl Cli {
         plan.history_lines = self.history.unwrap_or_else(|| self.history_lines());
         Ok(Ready {
             url: format!("ws://{}/ws", spawned.public),
-            server_pid: Some(spawned.pid),
-            metrics: Some(spawned.internal),
+            server_pid: Some(vec![spawned.pid]),
+            metrics: Some(vec![spawned.internal]),
             spawned: Some(spawned),
             options,
             plan,
@@ -187,21 +209,54 @@ impl Cli {
         HISTORY_LINES
     }
 
-    fn remote(&self, url: &str, options: Options) -> Result<Ready, String> {
+    fn remote(&self, options: Options) -> Result<Ready, String> {
+        if self.tokens && self.secret.is_none() {
+            return Err(
+                "--tokens needs --secret SECRET (or SWARM_SECRET), the server's HS256 key".into(),
+            );
+        }
+        if !self.internal.is_empty() && self.internal.len() != self.url.len() {
+            return Err(format!(
+                "--internal names {} listeners and --url {} nodes: one for each, in the same order",
+                self.internal.len(),
+                self.url.len()
+            ));
+        }
+        let resolved: Result<Vec<SocketAddr>, String> =
+            self.internal.iter().map(|host| resolve(host)).collect();
+        let internal = Some(resolved?).filter(|internal| !internal.is_empty());
+        let mut targets = Vec::new();
+        for (at, url) in self.url.iter().enumerate() {
+            let api = internal.as_ref().map(|internal| internal[at]);
+            targets.push(self.node(url, api)?);
+        }
+        let Some(first) = targets.first().cloned() else {
+            return Err("--url wants a URL".into());
+        };
+        let mut plan = self.plan(&options, first);
+        plan.targets = targets;
+        plan.history_lines = self.history.unwrap_or(0);
+        let shown: Vec<String> = self.url.iter().map(|url| veiled(url)).collect();
+        Ok(Ready {
+            url: shown.join(","),
+            server_pid: None,
+            metrics: internal.filter(|_| plan.dialect.is_gateway()),
+            spawned: None,
+            options,
+            plan,
+        })
+    }
+
+    /// One node, which must be there.
+    fn node(&self, url: &str, internal: Option<SocketAddr>) -> Result<Target, String> {
         let (host, path) = split_url(url)?;
-        let internal = self.internal.as_deref().map(resolve).transpose()?;
         let address = resolve(&host)?;
         if let Err(error) = TcpStream::connect_timeout(&address, self.connect_timeout) {
             return Err(format!(
                 "nothing to test at {address}: {error}\n  start the server there, correct --url, or leave it out: then a gateway is started"
             ));
         }
-        if self.tokens && self.secret.is_none() {
-            return Err(
-                "--tokens needs --secret SECRET (or SWARM_SECRET), the server's HS256 key".into(),
-            );
-        }
-        let target = Target {
+        Ok(Target {
             address,
             upgrade: self.upgrade(host, path),
             api: internal.map(|address| Api {
@@ -209,16 +264,6 @@ impl Cli {
                 key: self.api_key.clone(),
             }),
             minter: self.secret.as_deref().map(minter),
-        };
-        let mut plan = self.plan(&options, target);
-        plan.history_lines = self.history.unwrap_or(0);
-        Ok(Ready {
-            url: veiled(url),
-            server_pid: None,
-            metrics: internal.filter(|_| plan.dialect.is_gateway()),
-            spawned: None,
-            options,
-            plan,
         })
     }
 
@@ -246,6 +291,12 @@ impl Cli {
         let bytes = options.text_bytes;
         options.plan(target, dialect, &marker, Voice::Stamped { bytes })
     }
+}
+
+/// A part in the plan's words.
+fn as_planned((name, from, to): &(String, Duration, Duration)) -> (String, u64, u64) {
+    let us = |span: &Duration| span.as_micros() as u64;
+    (name.clone(), us(from), us(to))
 }
 
 fn set<T>(into: &mut T, given: Option<T>) {
@@ -359,6 +410,38 @@ mod tests {
             let words = [wrong[0], &format!("{}={}", wrong[1], wrong[2])];
             assert!(parse(&words).options().is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn parts_follow_each_other_within_the_run() {
+        let parts = |words: &[&str]| parse(&[&["room", "--duration", "30s"], words].concat());
+        let good = parts(&["--part", "a=0s-10s", "--part", "b=10s-30s"]);
+        assert!(good.options().is_ok());
+        let planned = as_planned(&good.parts[1]);
+        assert_eq!(planned, ("b".into(), 10_000_000, 30_000_000));
+        for wrong in ["a=5s-31s", "b=0s-1s"] {
+            let words = ["--part", "c=1s-2s", "--part", wrong];
+            assert!(parts(&words).options().is_err(), "{wrong}");
+        }
+        let storm = parse(&["storm", "--part", "a=1s-2s"]).options();
+        assert!(storm.unwrap_err().contains("parts of their own"));
+        let tried = |part| Cli::try_parse_from(["danmaku-swarm", "room", "--part", part]);
+        for wrong in ["a", "a=1s", "=1s-2s", "a=2s-1s", "a=x-2s"] {
+            assert!(tried(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn nodes_are_named_by_commas_or_one_by_one() {
+        let by_commas = parse(&["room", "--url", "ws://a:1/ws,ws://b:2/ws", "--pid", "1,2"]);
+        let one_by_one = parse(&["room", "--url", "ws://a:1/ws", "--url", "ws://b:2/ws"]);
+        assert_eq!(by_commas.url, one_by_one.url);
+        assert_eq!(by_commas.pid, [1, 2]);
+        let options = Options::of(Scenario::Room);
+        assert_eq!(by_commas.settings(&options)["nodes"], "2");
+        let words = ["room", "--url", "ws://a/,ws://b/", "--internal", "a:1"];
+        let why = parse(&words).remote(options).unwrap_err();
+        assert!(why.contains("names 1 listeners and --url 2 nodes"), "{why}");
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Live {
     pub phase: Phase,
     /// Since this phase began.
     pub at: Duration,
+    /// In the run: how long until its first line is due, which is within half a second of its begin.
+    pub begins_in: Option<Duration>,
     /// How long this phase is to take, where that is known.
     pub planned: Option<Duration>,
     /// Clients the plan has; 0 if it has none.

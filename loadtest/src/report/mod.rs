@@ -36,7 +36,7 @@ pub struct Report {
     pub scenario: String,
     /// Arguments as given, the program's name left out.
     pub arguments: Vec<String>,
-    /// Where the swarm connected to.
+    /// Where the swarm connected to, nodes apart by commas.
     pub url: String,
     /// When it began, in milliseconds since 1970.
     pub started_ms: u64,
@@ -56,6 +56,10 @@ pub struct Report {
     pub deliveries: Deliveries,
     /// From a line's scheduled time to each viewer that received it.
     pub latency: Latency,
+    /// Of [`latency`](Self::latency), the lines that were said at the node they were heard at; `None` where there is one node.
+    pub local_latency: Option<Latency>,
+    /// Of it, those that were said at another node.
+    pub across_latency: Option<Latency>,
     /// From a push's scheduled time to its HTTP answer, where lines went by HTTP.
     pub push_latency: Option<Latency>,
     /// From a client's scheduled arrival to its first message, over all connects.
@@ -68,6 +72,8 @@ pub struct Report {
     pub metrics: Option<MetricsView>,
     /// Parts of the run with figures of their own (a storm and what was before it).
     pub parts: Vec<Part>,
+    /// New numberings that members were told of (`epoch`), by room and node; the first few thousand.
+    pub numberings: Vec<Numbering>,
     /// Second by second.
     pub timeline: Vec<Second>,
     /// What had to hold, and whether it did.
@@ -180,6 +186,13 @@ pub struct Deliveries {
     pub told_too_many: u64,
     /// Lines of others in the same rooms.
     pub foreign: u64,
+    /// Members that were told of a new numbering, each time.
+    pub renumbered: u64,
+    /// Of several nodes: lines said in a numbering that a member had no part in, times the members that were there from the
+    /// first line to the last. Not expected, not lost: nodes that cannot reach each other number by themselves.
+    pub apart: u64,
+    /// Of several nodes: rooms with more than one numbering at the end.
+    pub split: u64,
     /// Memberships checked line by line.
     pub memberships_checked: u64,
     /// Memberships that could not be checked in full, because an answer to a publisher was lost or the room's numbering began
@@ -281,7 +294,7 @@ pub struct Agreement {
 pub struct Part {
     /// `before`, `storm`, `cut 1`, ...
     pub name: String,
-    /// Begin, seconds since the run began.
+    /// Begin, seconds since the swarm began.
     pub begins_s: f64,
     /// End.
     pub ends_s: f64,
@@ -291,12 +304,34 @@ pub struct Part {
     pub deliveries: u64,
     /// From a line's scheduled time to each viewer that received it.
     pub latency: Latency,
+    /// Of it, lines that were said at the node they were heard at; `None` where there is one node.
+    pub local_latency: Option<Latency>,
+    /// Of it, those that were said at another node.
+    pub across_latency: Option<Latency>,
     /// From a client's scheduled arrival to its first message.
     pub connect_latency: Latency,
     /// The server's CPU seconds.
     pub server_cpu_s: f64,
     /// The swarm's CPU seconds.
     pub swarm_cpu_s: f64,
+}
+
+/// A new numbering, told to the members of one room at one node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Numbering {
+    /// The room.
+    pub room: String,
+    /// The node, by its place among the URLs, from 0.
+    pub node: u16,
+    /// The numbering.
+    pub epoch: u64,
+    /// When the first of them heard it, seconds since the swarm began.
+    pub from_s: f64,
+    /// When the last of them did.
+    pub to_s: f64,
+    /// How many.
+    pub members: u64,
 }
 
 /// One second of the run.

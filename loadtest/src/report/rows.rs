@@ -255,6 +255,21 @@ fn asides(deliveries: &Deliveries) -> Vec<Row> {
             "lines this run did not send".to_string(),
         ));
     }
+    if deliveries.renumbered > 0 {
+        let note = "members told that their room's numbering began anew, each time".to_string();
+        rows.push(Row {
+            tone: Tone::Notable,
+            ..value("renumbered", deliveries.renumbered, note)
+        });
+    }
+    if deliveries.apart > 0 {
+        let note = "lines times members, said where nodes were apart: not expected of the others"
+            .to_string();
+        rows.push(Row {
+            tone: Tone::Notable,
+            ..value("said apart", deliveries.apart, note)
+        });
+    }
     if deliveries.memberships_checked > 0 {
         let note = "memberships, line by line".to_string();
         rows.push(value("checked", deliveries.memberships_checked, note));
@@ -293,6 +308,8 @@ fn asides(deliveries: &Deliveries) -> Vec<Row> {
 pub(super) fn latency(report: &Report) -> Vec<Row> {
     let all = [
         ("line to viewer", Some(&report.latency)),
+        ("said at its own node", report.local_latency.as_ref()),
+        ("said at another node", report.across_latency.as_ref()),
         ("push to answer", report.push_latency.as_ref()),
         ("arrival to joined", Some(&report.connect_latency)),
     ];
@@ -300,9 +317,15 @@ pub(super) fn latency(report: &Report) -> Vec<Row> {
         .into_iter()
         .filter_map(|(name, latency)| Some((name.to_string(), latency?)));
     let parts = report.parts.iter().flat_map(|part| {
-        let lines = (format!("{}: lines", part.name), &part.latency);
-        let arrivals = (format!("{}: arrivals", part.name), &part.connect_latency);
-        [lines, arrivals]
+        let named = |what, latency| Some((format!("{}: {what}", part.name), latency?));
+        [
+            named("lines", Some(&part.latency)),
+            named("own node", part.local_latency.as_ref()),
+            named("another node", part.across_latency.as_ref()),
+            named("arrivals", Some(&part.connect_latency)),
+        ]
+        .into_iter()
+        .flatten()
     });
     whole
         .chain(parts)

@@ -49,7 +49,7 @@ impl Thread {
         let reads = self.plan.viewers[client.number as usize].reads;
         let opened = self
             .source
-            .connect(self.plan.target.address, reads)
+            .connect(self.plan.target(client.number).address, reads)
             .and_then(|mut stream| {
                 self.poll
                     .registry()
@@ -138,7 +138,7 @@ impl Thread {
         let join = self.plan.dialect.join(room, client.number);
         if self.phase == Phase::Ramp {
             client.tally = Tally::joined(0, 0);
-            client.member = true;
+            (client.member, client.early) = (true, true);
         }
         if let Some(join) = join {
             self.say(at, join);
@@ -200,13 +200,14 @@ fn enters(plan: &Plan, client: &Client) -> bool {
 }
 
 fn request(plan: &Plan, client: &Client) -> Result<Vec<u8>, String> {
-    let token = match &plan.target.minter {
+    let target = plan.target(client.number);
+    let token = match &target.minter {
         Some(minter) => Some(minter.token(client.number)?),
         None => None,
     };
     let room = &plan.rooms[client.room as usize].id;
     let room = enters(plan, client).then_some(room.as_str());
-    Ok(plan.target.upgrade.request(room, token.as_deref()))
+    Ok(target.upgrade.request(room, token.as_deref()))
 }
 
 fn cause(error: &io::Error) -> String {

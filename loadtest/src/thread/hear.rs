@@ -19,6 +19,10 @@ struct Ear<'a> {
     now_us: u64,
     /// Whether its latencies count: not those of a viewer that chose not to read, or that comes and goes in a storm.
     timed: bool,
+    /// The node it is on.
+    node: u16,
+    /// Whether it looks out for its own lines: where an ack leaves open which numbering it is of.
+    looks_out: bool,
     /// Lines counted in this read.
     lines: u64,
     /// Of those, events.
@@ -50,6 +54,10 @@ struct Seat<'a> {
     leaving: bool,
     /// Lines a resume reaches back, as far as is known.
     history_lines: u64,
+    /// Whether the run's first line is not due yet.
+    before_lines: bool,
+    /// Whether the membership began then.
+    early: bool,
     tally: &'a mut Tally,
     gaps: &'a mut Gaps,
     ended: &'a mut Vec<Membership>,
@@ -63,6 +71,14 @@ enum Later {
     /// What a server that keeps the protocol does not do.
     Fault(&'static str),
     Closed(u16),
+    /// The room's numbering began anew.
+    Renumbered(u64),
+    /// A line of its own node, perhaps its own.
+    Own {
+        line: u64,
+        epoch: u64,
+        seq: u64,
+    },
     /// A line was accepted, in the numbering of that moment.
     Accepted {
         line: u64,
@@ -135,8 +151,10 @@ impl Ear<'_> {
                 self.later.push(Later::Seated);
             }
             Heard::Epoch { epoch, seq } if self.seat.member => {
-                self.seat.leave();
+                self.seat.leave(true);
                 self.seat.enter(epoch, seq);
+                self.recall.renumber(epoch);
+                self.later.push(Later::Renumbered(epoch));
             }
             Heard::Dropped { count, upto } => self.seat.told(count, upto),
             Heard::Ack { line, seq } => {
@@ -147,7 +165,7 @@ impl Ear<'_> {
                 if !std::mem::take(&mut self.seat.leaving) {
                     self.fault("put out of its room without having asked");
                 }
-                self.seat.leave();
+                self.seat.leave(false);
                 self.later.push(Later::Heard(Heard::Left));
             }
             heard => self.later.push(Later::Heard(heard)),
@@ -167,8 +185,9 @@ impl Ear<'_> {
             }
         } else {
             let within = seq.saturating_sub(seat.tally.last) <= seat.history_lines;
-            seat.leave();
+            seat.leave(false);
             seat.enter(epoch, seq);
+            self.recall.renumber(epoch);
             if recovered {
                 self.fault("recovered what it had never seen");
             } else if same && within {
@@ -203,10 +222,23 @@ impl Ear<'_> {
         self.events += u64::from(line.event);
         self.seat.line(line.seq, fingerprint, self.meter);
         if let Some(stamp) = line.stamp
+            && self.looks_out
+            && stamp.node == self.node
+        {
+            self.later.push(Later::Own {
+                line: stamp.line,
+                epoch: self.seat.tally.epoch,
+                seq: line.seq,
+            });
+        }
+        if let Some(stamp) = line.stamp
             && self.timed
         {
             let took_us = self.now_us.saturating_sub(stamp.due_us).max(1);
             self.sample.deliveries.saturating_record(took_us);
+            if stamp.node != self.node {
+                self.sample.across.saturating_record(took_us);
+            }
         }
     }
 }
@@ -229,10 +261,11 @@ impl Seat<'_> {
     fn enter(&mut self, epoch: u64, seq: u64) {
         *self.tally = Tally::joined(epoch, seq);
         self.member = true;
+        self.early = self.before_lines;
     }
 
-    /// Writes the membership down, as of now.
-    fn leave(&mut self) {
+    /// Writes the membership down, as of now; `renumbered` if the viewer stays, in another numbering.
+    fn leave(&mut self, renumbered: bool) {
         if std::mem::take(&mut self.member) {
             self.ended.push(Membership {
                 viewer: self.number,
@@ -241,6 +274,8 @@ impl Seat<'_> {
                 missing: self.gaps.remove(&self.at).unwrap_or_default(),
                 cut_short: false,
                 to_the_end: false,
+                early: self.early,
+                renumbered,
             });
         }
     }
@@ -264,6 +299,8 @@ impl Thread {
         let mut later = Vec::new();
         let client = &mut self.clients[at as usize];
         let viewer = self.plan.viewers[client.number as usize];
+        let node = self.plan.node(client.number);
+        let recall = client.room as usize * self.plan.targets.len() + usize::from(node);
         let mut ear = Ear {
             dialect: &self.plan.dialect,
             stamper: &self.plan.stamper,
@@ -279,16 +316,20 @@ impl Thread {
                 joining: client.joining,
                 leaving: client.leaving,
                 history_lines: self.plan.history_lines,
+                before_lines: self.phase == Phase::Ramp,
+                early: client.early,
                 tally: &mut client.tally,
                 gaps: &mut self.gaps,
                 ended: &mut self.notes.memberships,
             },
             now_us,
             timed: viewer.reads && !viewer.cut,
+            node,
+            looks_out: client.speaking && self.plan.targets.len() > 1,
             lines: 0,
             events: 0,
             recovered: 0,
-            recall: &mut self.recalls[client.room as usize],
+            recall: &mut self.recalls[recall],
             recall_bytes_max: self.recall_bytes_max,
             place: &mut client.place,
             read: None,
@@ -302,6 +343,7 @@ impl Thread {
         self.notes.events += ear.events;
         self.notes.recovered += ear.recovered;
         client.member = ear.seat.member;
+        client.early = ear.seat.early;
         client.joining = ear.seat.joining;
         client.leaving = ear.seat.leaving;
         if quiet && !client.out.is_empty() {
@@ -320,11 +362,17 @@ impl Thread {
         match later {
             Later::Seated => self.seated(at),
             Later::Fault(what) => self.fault(what),
+            Later::Renumbered(epoch) => {
+                let client = &self.clients[at as usize];
+                let node = self.plan.node(client.number);
+                self.notes.told.heard(client.room, node, epoch, now_us);
+            }
             Later::Closed(code) => {
                 self.write_out(at);
                 self.lost(at, &code.to_string());
             }
             Later::Accepted { line, epoch, seq } => self.acked(line, epoch, seq),
+            Later::Own { line, epoch, seq } => self.own_line(at, line, epoch, seq),
             Later::Heard(heard) => self.heard(at, heard, now_us),
         }
     }
@@ -376,12 +424,51 @@ impl Thread {
             return self.fault("an ack for nothing");
         };
         self.meter.pending.sub(1);
-        self.write_accepted(Accepted {
+        let accepted = Accepted {
             room: sent.room,
             epoch,
             seq,
             line,
-        });
+            node: self.plan.node(self.clients[sent.client as usize].number),
+        };
+        if self.plan.targets.len() < 2 {
+            return self.write_accepted(accepted);
+        }
+        self.meter.accepted.add(1);
+        // An ack says a number and not of which numbering, and goes a way of its own: that is learnt from the line itself.
+        match self.own_heard.remove(&line) {
+            Some(heard) => self.place(accepted, heard),
+            None => drop(self.unplaced.insert(line, (sent.client, accepted))),
+        }
+    }
+
+    /// A line of the client's node has come: if it is its own, its numbering is now known.
+    fn own_line(&mut self, at: u32, line: u64, epoch: u64, seq: u64) {
+        let is_own = |client: u32| client == at;
+        if self.sent.get(&line).is_some_and(|sent| is_own(sent.client)) {
+            self.own_heard.insert(line, (epoch, seq));
+        } else if let Some((client, accepted)) = self.unplaced.get(&line).copied()
+            && is_own(client)
+        {
+            self.unplaced.remove(&line);
+            self.place(accepted, (epoch, seq));
+        }
+    }
+
+    /// A line that was acked and heard by its author.
+    fn place(&mut self, accepted: Accepted, (epoch, seq): (u64, u64)) {
+        if accepted.seq != seq {
+            self.fault("acked under one number and delivered to its author under another");
+        }
+        self.notes.accepted.push(Accepted { epoch, ..accepted });
+    }
+
+    /// Lines whose authors never heard them stand in the numbering in which they were acked.
+    pub(super) fn place_rest(&mut self) {
+        let rest = std::mem::take(&mut self.unplaced).into_values();
+        self.notes
+            .accepted
+            .extend(rest.map(|(_, accepted)| accepted));
     }
 
     pub(super) fn write_accepted(&mut self, accepted: Accepted) {

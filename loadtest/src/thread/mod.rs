@@ -24,7 +24,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use self::recall::Recall;
-use crate::books::{Accepted, Gaps, Membership, Tally};
+use crate::books::{Accepted, Gaps, Membership, Tally, Tellings};
 use crate::client::frames::{self, Decoder};
 use crate::clock::{Chance, Clock, fresh_seed};
 use crate::fd;
@@ -158,6 +158,8 @@ pub struct Notes {
     pub deaf: Deaf,
     /// What else was wrong.
     pub faults: BTreeMap<String, u64>,
+    /// New numberings that members were told of.
+    pub told: Tellings,
 }
 
 /// What became of viewers that did not read: each is settled one way or the other.
@@ -199,6 +201,8 @@ struct Client {
     stage: Stage,
     /// Whether `tally` is of a membership that goes on.
     member: bool,
+    /// Whether that membership began before the run's first line was due.
+    early: bool,
     /// Whether it asked to join, and awaits the answer.
     joining: bool,
     /// Whether it asked to leave, and awaits the answer.
@@ -249,16 +253,22 @@ struct Thread {
     speech: speak::Schedules,
     /// Lines on their way, by id.
     sent: HashMap<u64, speak::Sent>,
+    /// Of several nodes: lines acked and not yet heard by their authors, with these.
+    unplaced: HashMap<u64, (u32, Accepted)>,
+    /// Lines heard by their authors and not yet acked: numbering and number.
+    own_heard: HashMap<u64, (u64, u64)>,
     speakers: Vec<u32>,
     /// Clients that are to be cut, a few in each turn.
     cutting: VecDeque<u32>,
     /// A line is due, but no speaker or publisher is free: another look comes with the next event, or a little later.
     speechless: bool,
     pushers: Vec<Pusher>,
+    /// Whose turn it is.
+    next_pusher: usize,
     /// When publishers were last looked at for patience.
     pushes_looked_us: u64,
     gaps: Gaps,
-    /// By room.
+    /// By room, and by node within it: nodes that cannot reach each other number by themselves.
     recalls: Vec<Recall>,
     recall_bytes_max: usize,
     sample: Sample,
@@ -304,9 +314,10 @@ impl Thread {
             .map(|number| Client::new(number, plan.viewers[number as usize].room))
             .collect();
         let pushers = push::share(&plan, index);
+        let recalls = plan.rooms.len() * plan.targets.len();
         let mut thread = Thread {
             chance: Chance::new(plan.seed.wrapping_add(index as u64 + 1)),
-            source: Source::new(plan.target.address, index, fresh_seed()),
+            source: Source::new(index, fresh_seed()),
             speech: speak::Schedules::new(&plan, index),
             poll: Poll::new()?,
             scratch: vec![0; SCRATCH_BYTES],
@@ -315,13 +326,16 @@ impl Thread {
             in_flight: 0,
             dirty: Vec::new(),
             sent: HashMap::new(),
+            unplaced: HashMap::new(),
+            own_heard: HashMap::new(),
             speakers: Vec::new(),
             cutting: VecDeque::new(),
             speechless: false,
+            next_pusher: 0,
             pushes_looked_us: 0,
             gaps: Gaps::default(),
-            recalls: plan.rooms.iter().map(|_| Recall::default()).collect(),
-            recall_bytes_max: Recall::bytes_max(plan.rooms.len()),
+            recalls: (0..recalls).map(|_| Recall::default()).collect(),
+            recall_bytes_max: Recall::bytes_max(recalls),
             sample: Sample::empty(),
             notes: Notes::default(),
             phase: Phase::Ramp,
@@ -469,10 +483,11 @@ impl Thread {
         }
     }
 
-    /// When the sample that began then is over: after a second, or where a part of the run ends.
+    /// When the sample that began then is over: after a second, or where a part of the run begins or ends.
     fn sample_ends_us(&self, begun_us: u64) -> u64 {
         let run_us = self.helm.run_begins_us.load(Ordering::Relaxed);
-        let ends = self.plan.parts.iter().map(|(_, _, to_us)| run_us + to_us);
+        let parts = self.plan.parts.iter();
+        let ends = parts.flat_map(|(_, from_us, to_us)| [run_us + from_us, run_us + to_us]);
         let next = ends.filter(|end_us| *end_us > begun_us).min();
         let second_us = begun_us + SAMPLE_US;
         match next {
@@ -496,6 +511,7 @@ impl Thread {
                 self.write_out(at);
             }
         }
+        self.place_rest();
         self.notes.ignored += self.sent.len() as u64;
         for sent in self.sent.values() {
             self.notes.unsure.insert(sent.room);
@@ -543,6 +559,8 @@ impl Thread {
             missing: self.gaps.remove(&at).unwrap_or_default(),
             cut_short: !to_the_end && !self.plan.viewers[client.number as usize].reads,
             to_the_end,
+            early: client.early,
+            renumbered: false,
         });
     }
 
@@ -567,6 +585,7 @@ impl Client {
             room,
             stage: Stage::Away,
             member: false,
+            early: false,
             joining: false,
             leaving: false,
             resumes: false,

@@ -25,6 +25,8 @@ const LOOK_US: u64 = 100_000;
 /// One publisher.
 #[derive(Debug, Default)]
 pub(super) struct Pusher {
+    /// Its number among those of all threads, which says at which node it pushes.
+    number: u32,
     stream: Option<TcpStream>,
     /// Whether the server has said all it will.
     ended: bool,
@@ -85,11 +87,15 @@ struct Refused {
 
 /// A thread's publishers.
 pub(super) fn share(plan: &Plan, thread: usize) -> Vec<Pusher> {
-    if plan.target.api.is_none() {
+    if !plan.can_push() {
         return Vec::new();
     }
-    let count = (thread..plan.pushers).step_by(plan.threads).count();
-    (0..count).map(|_| Pusher::default()).collect()
+    let pusher = |number| Pusher {
+        number: number as u32,
+        ..Pusher::default()
+    };
+    let numbers = (thread..plan.pushers).step_by(plan.threads);
+    numbers.map(pusher).collect()
 }
 
 impl Thread {
@@ -100,7 +106,8 @@ impl Thread {
         };
         let first = self.plan.popularity.pick(&mut self.chance);
         let line = self.speech.next_line(first, true);
-        let speech = self.make_line(line, due_us);
+        let node = self.plan.node(self.pushers[at].number);
+        let speech = self.make_line(line, due_us, node);
         let rooms = Rooms {
             first,
             count: self.plan.rooms_per_push as u32,
@@ -133,7 +140,8 @@ impl Thread {
             }
             let room = self.plan.popularity.pick(&mut self.chance);
             let line = self.speech.next_line(room, true);
-            let stamp = Stamp { line, due_us };
+            let node = self.plan.node(self.pushers[at].number);
+            let stamp = Stamp { line, due_us, node };
             let speech = self
                 .plan
                 .voice
@@ -147,14 +155,18 @@ impl Thread {
         }
     }
 
-    fn free_pusher(&self) -> Option<usize> {
-        self.pushers
-            .iter()
-            .position(|pusher| pusher.asked.is_none())
+    /// The next one that waits for no answer: in turn, so that no node is asked more than the others.
+    fn free_pusher(&mut self) -> Option<usize> {
+        let count = self.pushers.len();
+        let mut turns = (0..count).map(|nth| (self.next_pusher + nth) % count);
+        let free = turns.find(|at| self.pushers[*at].asked.is_none())?;
+        self.next_pusher = free + 1;
+        Some(free)
     }
 
     fn ask(&mut self, at: usize, body: &str, line: u64, rooms: Rooms, due_us: u64) {
-        let Some(api) = &self.plan.target.api else {
+        let target = self.plan.target(self.pushers[at].number);
+        let Some(api) = &target.api else {
             return;
         };
         let asked = Asked {
@@ -163,7 +175,7 @@ impl Thread {
             due_us,
             until_us: self.clock.now_us() + PATIENCE_US,
         };
-        let host = &self.plan.target.upgrade.host;
+        let host = &target.upgrade.host;
         let pusher = &mut self.pushers[at];
         pusher.asked = Some(asked);
         pusher.heard.clear();
@@ -184,9 +196,8 @@ impl Thread {
     }
 
     fn open_pusher(&mut self, at: usize) -> io::Result<()> {
-        let Some(address): Option<SocketAddr> =
-            self.plan.target.api.as_ref().map(|api| api.address)
-        else {
+        let target = self.plan.target(self.pushers[at].number);
+        let Some(address): Option<SocketAddr> = target.api.as_ref().map(|api| api.address) else {
             return Ok(());
         };
         let mut stream = TcpStream::connect(address)?;
@@ -246,15 +257,16 @@ impl Thread {
             _ => serde_json::from_slice(&body).map(|Results { results }| results),
         };
         match results {
-            Ok(results) if results.len() as u64 == count => self.pushed(asked, results),
+            Ok(results) if results.len() as u64 == count => self.pushed(at, asked, results),
             _ => self.fault("a push answered 200 without a number for each room"),
         }
     }
 
     /// A push was answered, room by room.
-    fn pushed(&mut self, asked: Asked, results: Vec<PushResult>) {
+    fn pushed(&mut self, at: usize, asked: Asked, results: Vec<PushResult>) {
         let took_us = self.clock.now_us().saturating_sub(asked.due_us).max(1);
         self.sample.pushes.saturating_record(took_us);
+        let node = self.plan.node(self.pushers[at].number);
         let rooms = asked.rooms.of(self.plan.rooms.len());
         for (room, result) in rooms.zip(results) {
             match result {
@@ -263,6 +275,7 @@ impl Thread {
                     epoch,
                     seq,
                     line: asked.line,
+                    node,
                 }),
                 PushResult::Refused(refused) => bump(&mut self.notes.lines_refused, &refused.code),
             }

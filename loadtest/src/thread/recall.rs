@@ -47,6 +47,15 @@ impl Recall {
         same.then_some((known.frame.len(), known.line, known.fingerprint))
     }
 
+    /// A member is in this numbering from now on. A room may come back to one it had before, which is not the higher one then.
+    pub(super) fn renumber(&mut self, epoch: u64) {
+        if epoch != self.epoch {
+            self.base += self.known.len() as u64;
+            self.known.clear();
+            (self.bytes, self.epoch) = (0, epoch);
+        }
+    }
+
     /// A frame of one line was read the long way: it is remembered, if it is the newest. Returns the place of what should
     /// come after it.
     pub(super) fn learn(
@@ -58,9 +67,7 @@ impl Recall {
         bytes_max: usize,
     ) -> u64 {
         if epoch > self.epoch {
-            self.base += self.known.len() as u64;
-            self.known.clear();
-            (self.bytes, self.epoch) = (0, epoch);
+            self.renumber(epoch);
         }
         let newest = self
             .known
@@ -128,6 +135,17 @@ mod tests {
         assert_eq!(learn(&mut recall, 3, "its own line"), 2);
         assert_eq!(recall.at(2, 1, b"d"), Some((1, line(4), 28)));
         assert_eq!(learn(&mut recall, 9, "nine"), 5);
+    }
+
+    #[test]
+    fn a_room_may_come_back_to_the_numbering_it_had() {
+        let mut recall = Recall::default();
+        recall.renumber(5);
+        recall.learn(b"alone", line(9), 0, 5, MAX);
+        recall.renumber(2);
+        assert_eq!(recall.at(0, 5, b"alone"), None);
+        let place = recall.learn(b"back", line(7), 0, 2, MAX);
+        assert_eq!(recall.at(place - 1, 2, b"back"), Some((4, line(7), 0)));
     }
 
     #[test]

@@ -25,18 +25,16 @@ pub(super) struct Source {
     thread: u8,
     address: u8,
     port: u16,
-    loopback: bool,
 }
 
 impl Source {
     /// Begins at a port by chance: two swarms on one server then seldom meet.
-    pub(super) fn new(target: SocketAddr, thread: usize, chance: u64) -> Source {
+    pub(super) fn new(thread: usize, chance: u64) -> Source {
         let ports = u64::from(PORTS.end - PORTS.start);
         Source {
             thread: (thread % 250) as u8,
             address: 1,
             port: PORTS.start + (chance % ports) as u16,
-            loopback: is_loopback(target),
         }
     }
 
@@ -62,7 +60,9 @@ impl Source {
         loop {
             tries += 1;
             match self.try_connect(target, reads) {
-                Err(error) if self.loopback && tries < TRIES && is_taken(&error) => self.leap(),
+                Err(error) if is_loopback(target) && tries < TRIES && is_taken(&error) => {
+                    self.leap()
+                }
                 tried => return tried,
             }
         }
@@ -78,7 +78,7 @@ impl Source {
         if !reads {
             socket.set_recv_buffer_size(DEAF_BUFFER_BYTES)?;
         }
-        if self.loopback {
+        if is_loopback(target) {
             socket.set_reuse_address(true)?;
             socket.bind(&self.next().into())?;
         }

@@ -227,7 +227,7 @@ impl Thread {
         let (number, room) = (client.number, client.room);
         let acks = self.plan.dialect.is_gateway();
         let line = self.speech.next_line(room, acks);
-        let speech = self.make_line(line, due_us);
+        let speech = self.make_line(line, due_us, self.plan.node(number));
         let room_of = &self.plan.rooms[room as usize];
         let message = self.plan.dialect.publish(room_of, number, line, &speech);
         self.say(at, message);
@@ -240,8 +240,8 @@ impl Thread {
         true
     }
 
-    pub(super) fn make_line(&mut self, line: u64, due_us: u64) -> Speech {
-        let stamp = Stamp { line, due_us };
+    pub(super) fn make_line(&mut self, line: u64, due_us: u64, node: u16) -> Speech {
+        let stamp = Stamp { line, due_us, node };
         self.plan
             .voice
             .line(&self.plan.stamper, stamp, &mut self.chance)

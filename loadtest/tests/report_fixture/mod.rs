@@ -68,6 +68,9 @@ pub fn room(viewers: u64, slowness: f64) -> Report {
             ..Deliveries::default()
         },
         latency: latency(expected, us(31_000.0)),
+        local_latency: None,
+        across_latency: None,
+        numberings: Vec::new(),
         push_latency: Some(latency(lines, us(420.0))),
         connect_latency: latency(viewers, us(2_600.0)),
         server: Some(usage(viewers, rounded(6.72 * slowness), 380.0)),

@@ -2,6 +2,8 @@
 #![allow(dead_code)] // Each test program uses its part.
 
 use std::hash::{BuildHasher, RandomState};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -73,13 +75,40 @@ impl Drop for Running {
     }
 }
 
+impl Running {
+    /// Waits until `/readyz` answers 200.
+    pub fn wait_ready(&self) {
+        let begun = Instant::now();
+        loop {
+            let mut stream = TcpStream::connect(&self.public).unwrap();
+            let request = "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut answer = String::new();
+            let _ = stream.read_to_string(&mut answer);
+            if answer.starts_with("HTTP/1.1 200") {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "{answer}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
 pub fn running() -> Running {
+    running_with(&[])
+}
+
+/// A gateway with further arguments.
+pub fn running_with(words: &[&str]) -> Running {
     let ready = scratch("ready");
     let mut command = Command::new(gateway());
     command
         .args(["serve", "--listen", "127.0.0.1:0"])
         .args(["--internal-listen", "127.0.0.1:0", "--ready-file"])
         .arg(&ready)
+        .args(words)
+        // A machine that is busy with other tests is no overloaded node.
+        .env("DANMAKU_OVERLOAD__LAG", "60s")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
@@ -102,4 +131,52 @@ pub fn running() -> Running {
         std::thread::sleep(Duration::from_millis(20));
     }
     running
+}
+
+/// A redis-server on a free port that keeps nothing.
+pub struct Redis {
+    pub child: Child,
+    pub url: String,
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Redis {
+    pub fn start() -> Redis {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let child = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no"])
+            .arg("--dir")
+            .arg(std::env::temp_dir())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("redis-server (Debian package redis-server): {error}"));
+        let redis = Redis {
+            child,
+            url: format!("redis://127.0.0.1:{port}"),
+        };
+        let begun = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            let patience = Duration::from_secs(20);
+            assert!(begun.elapsed() < patience, "redis-server listens");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        redis
+    }
+
+    /// Sends the process a signal by name.
+    pub fn signal(&self, name: &str) {
+        let mut kill = Command::new("kill");
+        kill.args([&format!("-{name}"), &self.child.id().to_string()]);
+        assert!(kill.status().unwrap().success());
+    }
 }

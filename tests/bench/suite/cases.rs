@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use danmaku_swarm::report::Report;
 
 use crate::course::*;
-use crate::drive::{Cores, Server, Setup};
+use crate::drive::{Cores, Drive, Server, Setup};
 use crate::peak::Ladder;
 use crate::results::Bound::{AtLeast, AtMost};
+use crate::results::Done;
+use crate::{hurt, nodes};
 
 /// How large everything is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,9 +51,15 @@ pub enum Kind {
     Peak(fn(Size) -> Ladder),
     /// Rounds at a multiple of that ladder's peak.
     Overload(fn(Size) -> Ladder),
+    /// Several nodes, each case a course of its own.
+    Nodes(OnNodes),
+    /// The same, but so long that it is run only when it is named.
+    Named(OnNodes),
     /// Micro-benches by these names.
     Micro(&'static [&'static str]),
 }
+
+type OnNodes = fn(Size, &Drive, &mut Done) -> Result<(), String>;
 
 /// Every case, in the order in which they are run and shown.
 pub const TABLE: &[Case] = &[
@@ -104,6 +112,26 @@ pub const TABLE: &[Case] = &[
         name: "200k",
         work: "200,000 connections in one process, held through heartbeats",
         kind: Kind::Rounds(two_hundred_thousand),
+    },
+    Case {
+        name: "nodes",
+        work: "three nodes and a Redis: one room of 3 x 5,000, 200 lines/s from all nodes",
+        kind: Kind::Nodes(nodes::one_room),
+    },
+    Case {
+        name: "churn",
+        work: "three nodes and a Redis: 1,000 joins/s and as many leaves for a minute; who is there is counted",
+        kind: Kind::Nodes(nodes::churn),
+    },
+    Case {
+        name: "deaths",
+        work: "three nodes and a Redis: one of them is killed twenty times (five minutes; only when named)",
+        kind: Kind::Named(hurt::deaths),
+    },
+    Case {
+        name: "absence",
+        work: "three nodes and a Redis: Redis stands still for a minute, ten times (sixteen minutes; only when named)",
+        kind: Kind::Named(hurt::absence),
     },
     Case {
         name: "micro",

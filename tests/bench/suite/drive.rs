@@ -8,10 +8,13 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use danmaku_swarm::fd;
+use danmaku_swarm::probe;
 use danmaku_swarm::report::file::read_json;
 use danmaku_swarm::report::{Ended, Report};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
+
+use crate::cluster::Cluster;
 
 /// What a run may take beyond its own phase: start, ramp, tail and the end of the server.
 const AROUND: Duration = Duration::from_secs(180);
@@ -30,6 +33,8 @@ pub enum Server {
     BareSend,
     /// The bare walk, one send for each member with all it lacks.
     BareWalk,
+    /// Gateways that share a Redis; they are there already.
+    Nodes,
 }
 
 /// Which cores are whose.
@@ -78,7 +83,7 @@ pub struct Taken {
 #[derive(Debug)]
 pub struct Drive {
     swarm: PathBuf,
-    gateway: PathBuf,
+    pub gateway: PathBuf,
     bare: PathBuf,
 }
 
@@ -142,6 +147,7 @@ impl Drive {
             }
             Server::BareSend => Some(Bare::start(&self.bare, "send", &setup.cores.server)?),
             Server::BareWalk => Some(Bare::start(&self.bare, "walk", &setup.cores.server)?),
+            Server::Nodes => return Err(format!("{}: wants its nodes", setup.name)),
         };
         let mut by_hand = format!("danmaku-swarm {}", words.join(" "));
         if let Some(bare) = &bare {
@@ -158,23 +164,135 @@ impl Drive {
         let (begun, busy_s) = (Instant::now(), busy_s());
         let last_words = bounded(command, limit)?;
         let (took_s, busy_s) = (begun.elapsed().as_secs_f64(), self::busy_s() - busy_s);
-        let report =
-            read_json(&json).map_err(|error| format!("{by_hand}: {error}\n{last_words}"))?;
-        match report.ended {
-            Ended::Completed => {
-                let server_s = report.server.as_ref().map_or(0.0, |usage| usage.cpu_s);
-                let ours_s = server_s + report.swarm.cpu_s;
-                Ok(Taken {
-                    report,
-                    command: by_hand,
-                    others_cores: ((busy_s - ours_s) / took_s).max(0.0),
-                })
-            }
-            Ended::Interrupted => Err(format!(
-                "{by_hand}: was interrupted, or not over after {limit:?}"
-            )),
-            Ended::Failed(why) => Err(format!("{by_hand}: {why}")),
+        let report = completed(&json, &by_hand, &last_words)?;
+        let server_s = report.server.as_ref().map_or(0.0, |usage| usage.cpu_s);
+        let ours_s = server_s + report.swarm.cpu_s;
+        Ok(Taken {
+            report,
+            command: by_hand,
+            others_cores: ((busy_s - ours_s) / took_s).max(0.0),
+        })
+    }
+
+    /// Begins a run against some of a cluster's nodes, which goes on while the caller does something to them.
+    pub fn begin(
+        &self,
+        setup: &Setup,
+        cluster: &Cluster,
+        nodes: &[usize],
+    ) -> Result<Under, String> {
+        let (json, ready) = (scratch("report.json")?, scratch("begun")?);
+        for old in [&json, &ready] {
+            let _ = fs::remove_file(old);
         }
+        let mut words: Vec<String> = setup.words.split_whitespace().map(str::to_owned).collect();
+        words.extend(["--duration".into(), format!("{}s", setup.run_s)]);
+        words.extend(["--pin".into(), list(&setup.cores.swarm)]);
+        let by_hand = format!(
+            "SWARM_SECRET=SECRET danmaku-swarm {} --url NODES --internal NODES --pid PIDS",
+            words.join(" ")
+        );
+        let of = |say: fn(&crate::cluster::Node) -> String| {
+            let said = nodes
+                .iter()
+                .filter_map(|at| cluster.nodes.get(*at))
+                .map(say);
+            said.collect::<Vec<_>>().join(",")
+        };
+        let mut command = Command::new(&self.swarm);
+        command
+            .args(&words)
+            .args(["--url", &of(|node| format!("ws://{}/ws", node.public))])
+            .args(["--internal", &of(|node| node.internal.to_string())])
+            .args(["--pid", &of(|node| node.pid().to_string())])
+            .env("SWARM_SECRET", &cluster.secret)
+            .args(["--quiet", "--json"])
+            .arg(&json)
+            .arg("--ready-file")
+            .arg(&ready);
+        let (begun, busy_s) = (Instant::now(), busy_s());
+        let ours_s = cluster.cpu_s() + probe::own().cpu_s;
+        let (child, said) = launched(command)?;
+        Ok(Under {
+            child,
+            said,
+            json,
+            ready,
+            by_hand,
+            limit: Duration::from_secs(setup.run_s) + AROUND,
+            begun,
+            busy_s,
+            ours_s,
+        })
+    }
+}
+
+/// A run under way.
+pub struct Under {
+    child: Ending,
+    said: PathBuf,
+    json: PathBuf,
+    ready: PathBuf,
+    by_hand: String,
+    limit: Duration,
+    begun: Instant,
+    busy_s: f64,
+    ours_s: f64,
+}
+
+#[derive(Deserialize)]
+struct Begins {
+    run_begins_ms: u64,
+}
+
+impl Under {
+    /// Waits until everyone is in; when the first line is due, in milliseconds since 1970.
+    pub fn begins_ms(&mut self) -> Result<u64, String> {
+        while self.begun.elapsed() < AROUND {
+            if let Ok(text) = fs::read_to_string(&self.ready)
+                && let Ok(Begins { run_begins_ms }) = serde_json::from_str(&text)
+            {
+                return Ok(run_begins_ms);
+            }
+            if self.child.over_within(Duration::from_millis(20)) {
+                break;
+            }
+        }
+        let said = fs::read_to_string(&self.said).unwrap_or_default();
+        Err(format!("{}: did not begin\n{said}", self.by_hand))
+    }
+
+    /// Waits for its end.
+    pub fn finish(self, cluster: &Cluster) -> Result<Taken, String> {
+        let Under {
+            child,
+            said,
+            json,
+            by_hand,
+            limit,
+            begun,
+            ..
+        } = self;
+        ended(child, limit.saturating_sub(begun.elapsed()));
+        let (took_s, busy_s) = (begun.elapsed().as_secs_f64(), busy_s() - self.busy_s);
+        let last_words = fs::read_to_string(said).unwrap_or_default();
+        let report = completed(&json, &by_hand, &last_words)?;
+        let ours_s = cluster.cpu_s() + probe::own().cpu_s - self.ours_s + report.swarm.cpu_s;
+        Ok(Taken {
+            report,
+            command: by_hand,
+            others_cores: ((busy_s - ours_s) / took_s).max(0.0),
+        })
+    }
+}
+
+/// The report of a run that went to its end.
+fn completed(json: &Path, by_hand: &str, last_words: &str) -> Result<Report, String> {
+    let report = read_json(json).map_err(|error| format!("{by_hand}: {error}\n{last_words}"))?;
+    match report.ended {
+        Ended::Completed => Ok(report),
+        Ended::Interrupted => Err(format!("{by_hand}: was interrupted, or not over in time")),
+        Ended::Failed(why) => Err(format!("{by_hand}: {why}")),
     }
 }
 
@@ -201,32 +319,42 @@ fn list(cores: &[usize]) -> String {
 }
 
 /// Runs a swarm to its end, which comes after `limit` at the latest. Returns what it said on standard error.
-fn bounded(mut command: Command, limit: Duration) -> Result<String, String> {
+fn bounded(command: Command, limit: Duration) -> Result<String, String> {
+    let (child, said) = launched(command)?;
+    ended(child, limit);
+    Ok(fs::read_to_string(&said).unwrap_or_default())
+}
+
+/// Starts a swarm; what it says on standard error goes to the file.
+fn launched(mut command: Command) -> Result<(Ending, PathBuf), String> {
     let said = scratch("said")?;
     let file = File::create(&said).map_err(|error| format!("{}: {error}", said.display()))?;
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(file);
+    fd::die_with_parent(&mut command);
     let child = command
         .spawn()
         .map_err(|error| format!("cannot start the swarm: {error}"))?;
-    let mut child = Ending(child);
+    Ok((Ending(child), said))
+}
+
+/// Waits for a swarm's end; one that takes too long is asked, then made to.
+fn ended(mut child: Ending, limit: Duration) {
     if !child.over_within(limit) {
         let pid = Pid::from_child(&child.0);
         let _ = kill_process(pid, Signal::INT);
         child.over_within(GOODBYE);
     }
-    drop(child);
-    Ok(fs::read_to_string(&said).unwrap_or_default())
 }
 
 /// A process that is killed and waited for when this goes.
 #[derive(Debug)]
-struct Ending(Child);
+pub struct Ending(pub Child);
 
 impl Ending {
-    fn over_within(&mut self, limit: Duration) -> bool {
+    pub fn over_within(&mut self, limit: Duration) -> bool {
         let begun = Instant::now();
         while begun.elapsed() < limit {
             if !matches!(self.0.try_wait(), Ok(None)) {

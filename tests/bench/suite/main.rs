@@ -5,14 +5,20 @@
 //! main     the command line, case by case
 //! cases    the table: what is run, what is read out of it, what it must be
 //! peak     the search for the highest rate without loss
+//! nodes    several nodes at work; hurt: nodes that die, a Redis that stands still
+//! cluster  a Redis and its nodes; crowd: viewers that the suite holds itself
 //! drive    one run: a server, a swarm, a report, bounded in time
 //! results  what was found: the JSON file, medians and verdicts
 //! page     RESULTS.md; plot: peak.svg
 //! ```
 
 mod cases;
+mod cluster;
 mod course;
+mod crowd;
 mod drive;
+mod hurt;
+mod nodes;
 mod page;
 mod peak;
 mod plot;
@@ -73,7 +79,8 @@ fn parse(words: &[String]) -> Result<Asked, String> {
         }
     }
     if asked.cases.is_empty() {
-        asked.cases = TABLE.iter().collect();
+        let usual = |case: &&Case| !matches!(case.kind, Kind::Named(_));
+        asked.cases = TABLE.iter().filter(usual).collect();
     }
     Ok(asked)
 }
@@ -137,6 +144,7 @@ fn run(
             let peak = found.peak_or_search(&ladder(asked.size), drive, done)?;
             course::rounds(&cases::overload(asked.size, peak), drive, done)
         }
+        Kind::Nodes(course) | Kind::Named(course) => course(asked.size, drive, done),
         Kind::Micro(benches) => micro(benches, &asked.profile, done),
     }
 }

@@ -70,6 +70,10 @@ fn machine(page: &mut String, results: &Results) {
         "The server has core 0 and the swarm core 1, one shard, lines of 128 bytes of text, default settings but for the limits a single speaker meets; medians of the rounds \
          listed below [smallest .. largest]. Runs of gateway and bare server take turns.\n",
     );
+    page.push_str(
+        "In the cases of several nodes three gateways of one shard each and their Redis share core 0, and the swarm and what else the suite itself does have core 1: latencies hold what the nodes take \
+         from each other there, which nodes on machines of their own do not.\n",
+    );
     if results.cases.iter().any(|case| case.smoke) {
         page.push_str("\n**A smoke run is among these: small, short, once. Its figures show that the suite works and nothing else.**\n");
     }

@@ -77,6 +77,7 @@ impl Ladder {
             Server::Gateway => ("gateway", " --shards 1"),
             Server::BareSend => ("bare send", ""),
             Server::BareWalk => ("bare walk", ""),
+            Server::Nodes => ("nodes", ""),
         };
         Setup {
             name,
