@@ -339,6 +339,9 @@ pub enum Inward {
     },
 }
 
+/// Who looks at a room's figures is believed to do so for so long after they last said it.
+pub const WATCHED_FOR_MS: u64 = 5000;
+
 /// A room as it stands in Redis.
 #[derive(Debug)]
 pub struct RoomRead {
@@ -352,6 +355,8 @@ pub struct RoomRead {
     pub counts: Vec<(Box<str>, u32)>,
     /// What the nodes have counted together.
     pub totals: Totals,
+    /// Somebody looks at its figures.
+    pub is_watched: bool,
 }
 
 /// A room of the cluster in short.

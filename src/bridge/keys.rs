@@ -84,6 +84,11 @@ pub fn stats(room: &RoomId) -> String {
     tagged("stats", room)
 }
 
+/// String: somebody looks at what happens.
+pub fn watched(room: &RoomId) -> String {
+    tagged("watched", room)
+}
+
 /// Hash: connections by node.
 pub fn parts(room: &RoomId) -> String {
     tagged("part", room)
@@ -147,9 +152,9 @@ redis.call('PUBLISH', ARGV[1], message)
 return {epoch, first}
 ";
 
-/// What there is of a room. Keys: numbering, log, parts, settings, presence, visitors. Arguments: epoch to begin with, empty = none;
+/// What there is of a room. Keys: numbering, log, parts, settings, presence, visitors, watched. Arguments: epoch to begin with, empty = none;
 /// seconds kept. Answers settings, epoch, newest number, batches, nodes and their connections, users, most connections at once, different
-/// users so far; settings alone where there is no numbering.
+/// users so far, whether somebody looks at its figures; settings alone where there is no numbering.
 pub const READ: &str = r"
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch then
@@ -160,7 +165,7 @@ if not epoch then
   redis.call('EXPIRE', KEYS[1], ARGV[2])
 end
 return {redis.call('GET', KEYS[4]), epoch, redis.call('HGET', KEYS[1], 'seq'), redis.call('XRANGE', KEYS[2], '-', '+'), redis.call('HGETALL', KEYS[3]),
-  math.max(redis.call('HLEN', KEYS[5]) - 1, 0), redis.call('HGET', KEYS[1], 'peak') or '0', redis.call('PFCOUNT', KEYS[6])}
+  math.max(redis.call('HLEN', KEYS[5]) - 1, 0), redis.call('HGET', KEYS[1], 'peak') or '0', redis.call('PFCOUNT', KEYS[6]), redis.call('EXISTS', KEYS[7])}
 ";
 
 /// A node's part of who is in a room: how many connections, and which users came and went. It says what is, not what changed, so that

@@ -6,7 +6,7 @@ use redis::{Cmd, RedisError, Value, cmd, from_redis_value};
 use super::chores::{Chore, uncount};
 use super::keys;
 use crate::base::ids::{ConnId, Epoch, RoomId, ShardId};
-use crate::bus::{Brief, Login, Outward, ReplyTo, RoomRead};
+use crate::bus::{Brief, Login, Outward, ReplyTo, RoomRead, WATCHED_FOR_MS};
 use crate::proto::node::about::About;
 use crate::proto::node::part::Part;
 use crate::proto::node::{self, Asker, Message, Totals};
@@ -162,6 +162,10 @@ impl Voice<'_> {
                 }
             }
             Outward::Watch { room } => {
+                let mut told = cmd("SET");
+                told.arg(keys::watched(room)).arg(1);
+                told.arg("PX").arg(WATCHED_FOR_MS);
+                put(told, Due::Nothing);
                 let word = format!("W {}\n", self.me);
                 put(self.said(room, &[word.as_bytes()]), Due::Nothing);
             }
@@ -305,13 +309,14 @@ impl Voice<'_> {
         let mut command = cmd("EVALSHA");
         command
             .arg(&self.scripts.read)
-            .arg(6)
+            .arg(7)
             .arg(keys::numbering(room))
             .arg(keys::log(room))
             .arg(keys::parts(room))
             .arg(keys::settings(room))
             .arg(keys::presence(room))
             .arg(keys::visitors(room))
+            .arg(keys::watched(room))
             .arg(begin)
             .arg(KEPT_S);
         command
@@ -359,8 +364,9 @@ pub fn room_read(answer: Value) -> Result<(Option<Bytes>, Option<RoomRead>), Red
         return Ok((settings, None));
     }
     let rest = Value::Array(rest);
-    type Found = (u64, u64, Vec<Entry>, Vec<Value>, u32, u32, u64);
-    let (epoch, seq, entries, parts, users, peak, visitors): Found = from_redis_value(rest)?;
+    type Found = (u64, u64, Vec<Entry>, Vec<Value>, u32, u32, u64, bool);
+    let (epoch, seq, entries, parts, users, peak, visitors, is_watched): Found =
+        from_redis_value(rest)?;
     let batches = entries.into_iter().filter_map(|(_, fields)| {
         let payload: Vec<u8> = from_redis_value(fields.into_iter().nth(1)?).ok()?;
         match node::parse(payload.into())? {
@@ -379,6 +385,7 @@ pub fn room_read(answer: Value) -> Result<(Option<Bytes>, Option<RoomRead>), Red
         seq,
         batches: batches.collect(),
         counts,
+        is_watched,
         totals: Totals {
             users,
             peak,

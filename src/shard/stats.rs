@@ -15,7 +15,7 @@ use crate::base::identity::Identity;
 use crate::base::ids::{ConnId, RoomId, ShardId};
 use crate::base::limits;
 use crate::base::refusal::{Code, Refusal};
-use crate::bus::{Answer, Msg, Outward, ReplyTo, RoomAsk};
+use crate::bus::{Answer, Msg, Outward, ReplyTo, RoomAsk, WATCHED_FOR_MS};
 use crate::proto::danmaku::server;
 use crate::proto::node::part::Part;
 use crate::room::stats::{lines_per_s_tenths, together};
@@ -32,10 +32,8 @@ const TOLD_EVERY_MS: u64 = 5000;
 const TOLD_SOON_MS: u64 = 100;
 /// ... and this often when they do not.
 const TOLD_ANEW_MS: u64 = 1000;
-/// Who looks says so this often, ...
+/// Who looks says so this often.
 const ASKED_EVERY_MS: u64 = 2000;
-/// ... and is believed for so long.
-const ASKED_FOR_MS: u64 = 5000;
 /// What another node told counts for so long.
 const OTHERS_FOR_MS: u64 = 12_000;
 /// Rooms are looked at this often where somebody looks, ...
@@ -229,14 +227,18 @@ impl Shard {
         }
     }
 
-    /// Somebody on another node looks at a room's figures.
-    pub(super) fn watched_elsewhere(&mut self, room: &RoomId, me: &str, node: &str) {
-        let now_ms = self.now.mono_ms();
-        if node == me {
-            return;
+    /// Somebody, if on another node, looks at a room's figures.
+    pub(super) fn watched_by(&mut self, room: &RoomId, me: &str, node: &str) {
+        if node != me {
+            self.watched_elsewhere(room);
         }
+    }
+
+    /// Somebody on another node looks at a room's figures, or may.
+    pub(super) fn watched_elsewhere(&mut self, room: &RoomId) {
+        let now_ms = self.now.mono_ms();
         if let Some((_, tie)) = self.homes.tied(room) {
-            tie.told().asked_until_ms = now_ms + ASKED_FOR_MS;
+            tie.told().asked_until_ms = now_ms + WATCHED_FOR_MS;
             if !self.desk.asked.contains(room) && self.desk.asked.len() < ROOMS_PER_TICK {
                 tie.told().at_ms = 0;
                 self.desk.asked.push(room.clone());

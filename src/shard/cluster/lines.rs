@@ -256,6 +256,9 @@ impl Shard {
                     };
                 }
                 self.note_count(&room);
+                if found.is_watched {
+                    self.watched_elsewhere(&room);
+                }
                 self.set_counts(&room, found);
             }
             Some(_) | None => {}

@@ -313,7 +313,7 @@ impl Shard {
             Inward::Came {
                 room,
                 message: Message::Watch { node },
-            } => self.with_me(|shard, me| shard.watched_elsewhere(&room, me, &node)),
+            } => self.with_me(|shard, me| shard.watched_by(&room, me, &node)),
             Inward::Came {
                 room,
                 message: Message::Lines(lines),
