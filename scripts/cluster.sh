@@ -133,7 +133,7 @@ http {
       proxy_read_timeout 120s;
       proxy_buffering off;
       # A node that is full, drains or is cut off says 503: another one is asked.
-      proxy_next_upstream error timeout http_503 non_idempotent;
+      proxy_next_upstream error timeout http_503;
     }
   }
 }

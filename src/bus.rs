@@ -115,6 +115,13 @@ pub enum Msg {
         /// The frame.
         frame: Bytes,
     },
+    /// From a home: a room that these connections look at is over.
+    StatsOver {
+        /// Whose.
+        conns: Vec<ConnId>,
+        /// The room.
+        room: RoomId,
+    },
     /// From the main thread.
     Control(Control),
     /// From the bridge.
@@ -128,7 +135,7 @@ pub struct Login {
     pub shard: ShardId,
     /// Itself, there.
     pub conn: ConnId,
-    /// Milliseconds since 1970 when it entered.
+    /// When it entered, in milliseconds of this process' clock.
     pub at_ms: u64,
 }
 
@@ -521,8 +528,8 @@ pub enum Answer {
         /// What undoes it, for a connection that is gone by now.
         undo: Box<Leave>,
     },
-    /// To `Watch`: what there is to be shown now.
-    Watched(Box<Part>),
+    /// To `Watch`: what there is to be shown now, or why not.
+    Watched(Result<Box<Part>, Refusal>),
     /// To `Publish`.
     Published(Published),
     /// To `Detail` and `Put`.

@@ -596,7 +596,8 @@ fn redis_is_spoken_to_over_tls_and_by_a_user_with_few_rights() {
 
     // The rights that docs/REDIS.md names, and no others.
     let documented = include_str!("../docs/REDIS.md");
-    let rights = "+@read +@write +@pubsub +@scripting +@connection +time ~live:* &live:*";
+    let rights =
+        "+@read +@write +@pubsub +@scripting +@connection +time -@dangerous ~live:* &live:*";
     assert!(documented.contains(rights));
     let redis = Redis::start(&[]);
     let _: () = redis.ask(&format!("ACL SETUSER gateway on >secret {rights}"));

@@ -89,6 +89,20 @@ fn a_login_is_counted_on_all_nodes() {
     stays(&mut second);
     stays(&mut fourth);
 
+    // A Redis that stood still finds the same connections, under another name of their nodes.
+    redis.signal("STOP");
+    wait_for("Redis is known to be away", || {
+        !is_ready(&nodes[0]) && !is_ready(&nodes[1])
+    });
+    redis.signal("CONT");
+    for node in &nodes {
+        joined_cluster(node);
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(registered(&redis), 2);
+    stays(&mut second);
+    stays(&mut fourth);
+
     // Without Redis each node counts for itself, and it is made good when it is back.
     redis.kill();
     wait_for("Redis is known to be away", || {

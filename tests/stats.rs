@@ -180,3 +180,56 @@ fn figures_are_those_of_all_nodes_and_stand_in_redis() {
             .is_empty()
     });
 }
+
+/// Whether no figures come for a while, whatever else does.
+fn sees_nothing(viewer: &mut Viewer) {
+    viewer.send(&json!({"type": "ping"}));
+    while viewer.next()["type"] != "pong" {}
+    assert!(viewer.is_quiet_for(Duration::from_millis(1500)));
+}
+
+#[test]
+fn figures_end_with_the_role_with_the_wish_and_with_the_room() {
+    let node = Node::start("");
+    let viewer = node.token(&["--user", "mod"]);
+    // Asked for and given up in one breath, and asked for by one who is no moderator any more.
+    let mut hasty = moderator(&node, "");
+    hasty.send(&json!({"type": "stats", "room": "a"}));
+    hasty.send(&json!({"type": "stats", "room": "a", "on": false}));
+    shown(&mut hasty, "off", |stats| stats["on"] == false);
+    sees_nothing(&mut hasty);
+    let mut demoted = moderator(&node, "");
+    demoted.send(&json!({"type": "stats", "room": "a"}));
+    demoted.send(&json!({"type": "auth", "token": viewer}));
+    demoted.expect("authed");
+    sees_nothing(&mut demoted);
+    // Not of that room any more.
+    let elsewhere = node.token(&["--user", "mod", "--role", "moderator", "--room", "b"]);
+    let mut narrowed = moderator(&node, "");
+    narrowed.send(&json!({"type": "stats", "room": "a"}));
+    narrowed.expect("stats");
+    narrowed.send(&json!({"type": "auth", "token": elsewhere}));
+    let begun = Instant::now();
+    while narrowed.next()["code"] != "room_forbidden" {
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    }
+    sees_nothing(&mut narrowed);
+    // Rooms that were closed take no place.
+    let mut many = moderator(&node, "");
+    for n in 0..40 {
+        let room = format!("gone-{n}");
+        many.send(&json!({"type": "stats", "room": room}));
+        let begun = Instant::now();
+        while many.next()["room"] != room.as_str() {
+            assert!(begun.elapsed() < Duration::from_secs(5));
+        }
+        assert_eq!(
+            node.api("DELETE", &format!("/api/v1/rooms/{room}"), "")
+                .status,
+            200
+        );
+        while many.next()["code"] != "room_closed" {}
+        // Under the bound for commands.
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}

@@ -175,9 +175,14 @@ impl Listing {
     pub fn reply(&mut self) -> Reply {
         let order = |a: &Detail, b: &Detail| (b.online, &a.room).cmp(&(a.online, &b.room));
         self.found.sort_unstable_by(order);
+        // Its home knows a room better than what was last read of it.
+        let at_home = self.found.iter().filter(|detail| !detail.stale);
+        let at_home: HashSet<RoomId> = at_home.map(|detail| detail.room.clone()).collect();
         let mut shown = HashSet::new();
-        self.found
-            .retain(|detail| shown.insert(detail.room.clone()));
+        self.found.retain(|detail| {
+            let is_best = !detail.stale || !at_home.contains(&detail.room);
+            is_best && shown.insert(detail.room.clone())
+        });
         let more = self.found.len() > self.limit;
         self.found.truncate(self.limit);
         let last = self.found.last().filter(|_| more);

@@ -3,7 +3,7 @@
 //! A node that is gone leaves what it counted behind. Whoever sees that its lease has run out takes it out, room by room; doing so twice
 //! is doing it once. A node whose lease ran out while it lived counts anew under another name: its old one is taken out like any other's.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use redis::{Cmd, RedisError, Value, cmd, from_redis_value};
 
@@ -88,6 +88,10 @@ pub struct Chores {
     me: String,
     times: u64,
     queue: VecDeque<Chore>,
+    /// What is under way: done once more where only the connection was lost.
+    under_way: Vec<Chore>,
+    /// Nodes that are being taken out.
+    burying: HashSet<String>,
     /// Rooms with another count, by their newest.
     ranks: HashMap<RoomId, i64>,
     /// Ranks under way.
@@ -104,6 +108,8 @@ impl Chores {
             me: me.to_owned(),
             times: 0,
             queue: VecDeque::new(),
+            under_way: Vec::new(),
+            burying: HashSet::new(),
             ranks: HashMap::new(),
             ranking: Vec::new(),
             renew_ns: 0,
@@ -119,7 +125,15 @@ impl Chores {
 
     /// Begins to count under another name; what stands under the old one is taken out. The commands that make it known.
     pub fn begin(&mut self, now_ns: u64, unix_s: u64) -> [Cmd; 2] {
-        self.queue.clear();
+        self.again();
+        // What other nodes leave behind stays to be taken out.
+        let stays = |chore: &Chore| {
+            !matches!(
+                chore,
+                Chore::Renew | Chore::Nodes | Chore::About(_) | Chore::Peers | Chore::Lives(_)
+            )
+        };
+        self.queue.retain(stays);
         // What was under way when it went may not have arrived; a newer one stands.
         for (room, connections) in std::mem::take(&mut self.ranking) {
             self.ranks.entry(room).or_insert(connections);
@@ -138,8 +152,16 @@ impl Chores {
         [lease, known]
     }
 
-    /// The process ends: what it counted is taken out at once.
+    /// The connection was lost: what was under way may not have been done.
+    pub fn again(&mut self) {
+        for chore in self.under_way.drain(..).rev() {
+            self.queue.push_front(chore);
+        }
+    }
+
+    /// The process ends: what it counted is taken out at once, and nothing is said of it any more.
     pub fn end(&mut self) {
+        (self.about_ns, self.renew_ns, self.look_ns) = (u64::MAX, u64::MAX, u64::MAX);
         self.queue.clear();
         self.queue.push_back(Chore::Rooms(self.name()));
     }
@@ -157,6 +179,7 @@ impl Chores {
     /// What was to be done has been done.
     pub fn settled(&mut self) {
         self.ranking.clear();
+        self.under_way.clear();
     }
 
     /// Whether there is something to do at once.
@@ -181,6 +204,7 @@ impl Chores {
         }
         let some = self.queue.len().min(TOGETHER_MAX);
         let mut due: Vec<Chore> = self.queue.drain(..some).collect();
+        self.under_way.clone_from(&due);
         let ranks: Vec<RoomId> = self.ranks.keys().take(TOGETHER_MAX).cloned().collect();
         for room in ranks {
             if let Some(connections) = self.ranks.remove(&room) {
@@ -284,7 +308,7 @@ impl Chores {
             }
             Chore::Lives(node) => {
                 let lives: bool = from_redis_value(answer)?;
-                if !lives {
+                if !lives && self.burying.insert(node.clone()) {
                     self.queue.push_back(Chore::Rooms(node));
                 }
             }
@@ -320,6 +344,11 @@ impl Chores {
                     // Unless it has been counted anew meanwhile.
                     self.ranks.entry(room).or_insert(now);
                 }
+            }
+            Chore::Forget {
+                what: Some(node), ..
+            } => {
+                self.burying.remove(&node);
             }
             Chore::Renew
             | Chore::About(_)

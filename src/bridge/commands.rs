@@ -29,10 +29,17 @@ const TOGETHER_MAX: usize = 128;
 /// A batch that Redis gets to see later than this after it went out has been delivered without it.
 const DEADLINE_US: u64 = 2 * ANSWER_MS * 1000;
 
+/// Lists of rooms under way at once, ...
+const LISTINGS_MAX: usize = 32;
+/// ... and rooms of them that are read in a round: lines must not wait behind them.
+const BRIEFS_MAX: usize = 128;
 /// So many of the first rooms are read ...
 const LISTED_MAX: usize = 200;
 /// ... this often.
-const LISTED_EVERY_NS: u64 = 10_000_000_000;
+const LISTED_EVERY_NS: u64 = 3_000_000_000;
+
+/// Redis' clocks are looked at this often: they drift.
+const CLOCKS_EVERY_NS: u64 = 10_000_000_000;
 
 /// What an ending process may take to take out what it counted.
 const FAREWELL_NS: u64 = 1_000_000_000;
@@ -61,6 +68,8 @@ pub struct Commands {
     listings: Vec<Listing>,
     /// When the first rooms are read next, so that there are some to be shown when Redis is away.
     listed_ns: u64,
+    /// When Redis' clocks are looked at next.
+    clocks_ns: u64,
     about: Box<dyn Fn() -> About + Send>,
     peers: Arc<Latest<Vec<Peer>>>,
     listed: Arc<Latest<Vec<Brief>>>,
@@ -111,6 +120,7 @@ impl Commands {
             stats: start.stats,
             listings: Vec::new(),
             listed_ns: 0,
+            clocks_ns: 0,
             about: start.about,
             listed: start.listed,
             peers: start.peers,
@@ -163,6 +173,7 @@ impl Commands {
                 why = shown(&error),
                 "the connection to Redis was lost: another is made"
             );
+            self.chores.again();
             line = match self.redial() {
                 Ok(line) => line,
                 Err(end) => return end,
@@ -253,7 +264,8 @@ impl Commands {
             me: &self.me,
             counts_as: &counts_as,
             publish,
-            deadline_us: &|key| i128::from(begun_ns / 1000 + DEADLINE_US) + line.wire.ahead_us(key),
+            deadline_us: begun_ns / 1000 + DEADLINE_US,
+            ahead_us: &|key| line.wire.ahead_us(key),
         };
         let mut wished = BTreeSet::new();
         let current = |(generation, _): &&(u64, Outward)| *generation == self.generation;
@@ -295,21 +307,18 @@ impl Commands {
                 put(said, Due::Nothing);
             }
         }
-        for (listing, under_way) in self.listings.iter_mut().enumerate() {
-            under_way.found.clear();
-            for room in &under_way.rooms {
-                let room = room.clone();
-                put(voice.brief(&room), Due::Brief { listing, room });
-            }
+        let unread = self.listings.iter().enumerate().flat_map(|(at, listing)| {
+            let rooms = listing.rooms.iter().skip(listing.found.len());
+            rooms.map(move |room| (at, room.clone()))
+        });
+        for (listing, room) in unread.take(BRIEFS_MAX) {
+            put(voice.brief(&room), Due::Brief { listing, room });
         }
         if self.breaker.state() == State::Closed {
             if self.listed_ns <= begun_ns {
                 self.listed_ns = begun_ns + LISTED_EVERY_NS;
-                let due = Due::Rooms {
-                    to: ReplyTo::Nobody,
-                    from_first: true,
-                };
-                put(voice.rooms(LISTED_MAX, None), due);
+                let to = ReplyTo::Nobody;
+                put(voice.rooms(LISTED_MAX, None), Due::Rooms { to });
             }
             let said_us = i128::from(begun_ns / 1000) + line.wire.ahead_us(keys::ABOUT);
             let said_ms = said_us / 1000;
@@ -343,16 +352,24 @@ impl Commands {
                 News::Peers(nodes) => {
                     self.peers
                         .set(peers(nodes, line.wire.ahead_us(keys::ABOUT)));
-                    line.wire.look_at_clocks(self.clock)?;
+                    if self.clocks_ns <= now_ns {
+                        self.clocks_ns = now_ns + CLOCKS_EVERY_NS;
+                        line.wire.look_at_clocks(self.clock)?;
+                    }
                 }
             }
         }
-        for listing in std::mem::replace(&mut self.listings, listings) {
-            if listing.from_first {
-                self.listed.set(listing.found.clone());
+        let is_read = |listing: &mut Listing| listing.found.len() == listing.rooms.len();
+        let read: Vec<Listing> = self.listings.extract_if(.., is_read).collect();
+        for listing in read {
+            match listing.to {
+                ReplyTo::Nobody => self.listed.set(listing.found),
+                to => self.post.listed(to, listing.found),
             }
-            self.post.listed(listing.to, listing.found);
         }
+        // Who is one too many is told what was read last, by its shard.
+        let free = LISTINGS_MAX.saturating_sub(self.listings.len());
+        self.listings.extend(listings.into_iter().take(free));
         self.chores.settled();
         if lost {
             tracing::warn!("this node was not heard of for longer than its lease: it counts anew");
@@ -425,10 +442,9 @@ impl Commands {
                 };
                 self.post.to_home(&room, read);
             }
-            Due::Rooms { to, from_first } => {
+            Due::Rooms { to } => {
                 return Ok(News::Listing(Listing {
                     to,
-                    from_first,
                     rooms: ranked(answer)?,
                     found: Vec::new(),
                 }));

@@ -96,7 +96,6 @@ impl Ears {
     /// Ends them: at the latest when what they wait for times out.
     pub fn stop(&mut self) {
         self.layout = None;
-        self.hears.shared.moved.store(false, Ordering::Release);
         for ear in &self.each {
             ear.stop.store(true, Ordering::Relaxed);
         }
@@ -104,6 +103,7 @@ impl Ears {
             // One that panicked has said so.
             let _ = ear.thread.join();
         }
+        self.hears.shared.moved.store(false, Ordering::Release);
         for canary in &self.hears.shared.canaries {
             canary.store(0, Ordering::Release);
         }

@@ -16,7 +16,7 @@ use crate::base::rng::Rng;
 use crate::bus::{Happened, Sink};
 use crate::telemetry::sink::SinkStats;
 
-/// What may wait for the thread: some 20 MiB.
+/// Events that may wait for the thread; of bytes no more than [`crate::telemetry::sink::BYTES_MAX`].
 const WAITING_MAX: usize = 65_536;
 /// Events that go out together.
 const TOGETHER_MAX: usize = 512;
@@ -92,9 +92,13 @@ impl Stream {
         Ok((Stream { stop, thread }, sink))
     }
 
-    /// Ends it: what waits is brought to Redis, as far as a second suffices.
-    pub fn stop(self) {
+    /// It is to end: what waits is brought to Redis, as far as a second suffices.
+    pub fn end(&self) {
         self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until it has ended.
+    pub fn join(self) {
         // One that panicked has said so.
         let _ = self.thread.join();
     }
@@ -151,6 +155,8 @@ impl Writer {
         self.failures = 0;
         self.start.stats.confirmed(self.under_way.len() as u64);
         self.start.stats.waits(self.happened.len() as u64);
+        let bytes = self.under_way.iter().map(|it| it.json.len() as u64);
+        self.start.stats.took(bytes.sum());
         self.under_way.clear();
         Ok(())
     }

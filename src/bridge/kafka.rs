@@ -18,6 +18,8 @@ use crate::telemetry::sink::SinkStats;
 
 /// What may wait for the thread, and as much again for the brokers.
 const WAITING_MAX: usize = 65_536;
+/// Events handed on between two looks at what came of earlier ones.
+const TOGETHER_MAX: usize = 512;
 /// What came of earlier events is looked at this often.
 const LOOKS_UP: Duration = Duration::from_millis(20);
 /// What an ending process may take to bring what waits.
@@ -80,6 +82,7 @@ impl Kafka {
             ("client.id", &start.node),
             ("enable.idempotence", "true"),
             ("queue.buffering.max.messages", &in_flight),
+            ("queue.buffering.max.kbytes", "65536"),
             ("compression.codec", "lz4"),
         ] {
             config.set(option, value);
@@ -105,9 +108,13 @@ impl Kafka {
         Ok((Kafka { stop, thread }, sink))
     }
 
-    /// Ends it: what waits is brought to the brokers, as far as two seconds suffice.
-    pub fn stop(self) {
+    /// It is to end: what waits is brought to the brokers, as far as two seconds suffice.
+    pub fn end(&self) {
         self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until it has ended.
+    pub fn join(self) {
         // One that panicked has said so.
         let _ = self.thread.join();
     }
@@ -121,11 +128,11 @@ fn bring(
 ) {
     loop {
         match happened.recv_timeout(LOOKS_UP) {
-            Ok(event) => send(start, producer, event),
+            Ok(event) => send(start, producer, event, stop),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
-        for event in happened.try_iter().take(WAITING_MAX) {
-            send(start, producer, event);
+        for event in happened.try_iter().take(TOGETHER_MAX) {
+            send(start, producer, event, stop);
         }
         producer.poll(Duration::ZERO);
         let waiting = producer.in_flight_count().max(0) as u64 + happened.len() as u64;
@@ -143,7 +150,8 @@ fn bring(
 }
 
 /// Hands an event to librdkafka, waiting for a place in its queue while the brokers take some: whoever waits behind it waits here.
-fn send(start: &Start, producer: &BaseProducer<Told>, event: Happened) {
+fn send(start: &Start, producer: &BaseProducer<Told>, event: Happened, stop: &AtomicBool) {
+    start.stats.took(event.json.len() as u64);
     let kind = Header {
         key: "type",
         value: Some(event.kind),
@@ -159,7 +167,8 @@ fn send(start: &Start, producer: &BaseProducer<Told>, event: Happened) {
         .headers(OwnedHeaders::new().insert(kind).insert(node));
     if let Err((error, record)) = producer.send(record) {
         let full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
-        producer.poll(LOOKS_UP);
+        let ends = stop.load(Ordering::Relaxed);
+        producer.poll(if ends { Duration::ZERO } else { LOOKS_UP });
         if !full || producer.send(record).is_err() {
             start.stats.dropped(1);
         }

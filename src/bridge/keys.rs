@@ -272,15 +272,22 @@ return {seq[1] or '0', seq[2] or '0', redis.call('GET', KEYS[2]), total or '0',
   math.max(redis.call('HLEN', KEYS[3]) - 1, 0), seq[3] or '0', redis.call('PFCOUNT', KEYS[4])}
 ";
 
-/// One more connection of a login. Key: login. Arguments: the connection, when it entered, how many there may be, seconds kept. Answers
-/// those that are too many, the oldest first; they are taken out.
+/// One more connection of a login. Key: login. Arguments: node, what it counts under, the connection there, when it entered, how many there
+/// may be, seconds kept. What the node has told under an older name counts no more. Answers those that are too many, the oldest first; they
+/// are taken out.
 pub const LOGIN: &str = r"
-redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
-redis.call('EXPIRE', KEYS[1], ARGV[4])
-local over = redis.call('ZCARD', KEYS[1]) - tonumber(ARGV[3])
+local old, mine = ARGV[1] .. '#', ARGV[2] .. ' '
+for _, connection in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  if string.sub(connection, 1, #old) == old and string.sub(connection, 1, #mine) ~= mine then
+    redis.call('ZREM', KEYS[1], connection)
+  end
+end
+redis.call('ZADD', KEYS[1], ARGV[4], mine .. ARGV[3])
+redis.call('EXPIRE', KEYS[1], ARGV[6])
+local over = redis.call('ZCARD', KEYS[1]) - tonumber(ARGV[5])
 if over <= 0 then return {} end
 local gone = redis.call('ZRANGE', KEYS[1], 0, over - 1)
-redis.call('ZREM', KEYS[1], unpack(gone))
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, over - 1)
 return gone
 ";
 

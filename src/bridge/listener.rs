@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
 use redis::{Connection, ConnectionInfo, RedisError, Value, cmd, from_redis_value};
 
 use super::post::Post;
@@ -68,6 +68,8 @@ pub struct Listener {
     wanted: HashMap<RoomId, (u64, Epoch)>,
     /// Rooms that were heard before the shards began to ask anew.
     stale: HashSet<RoomId>,
+    /// Channels that were let go of, and how often that is still to be confirmed.
+    leaving: HashMap<String, u32>,
 }
 
 impl Listener {
@@ -96,6 +98,7 @@ impl Listener {
             wishes: VecDeque::new(),
             wanted: HashMap::new(),
             stale: HashSet::new(),
+            leaving: HashMap::new(),
         }
     }
 
@@ -121,11 +124,12 @@ impl Listener {
 
     fn listen(&mut self) -> Result<(), RedisError> {
         let mut line = connect(&self.info, LOOKS_UP)?;
-        for channel in &self.own {
-            self.send(&mut line, "SUBSCRIBE", channel)?;
+        for channel in self.own.clone() {
+            self.send(&mut line, "SUBSCRIBE", &channel)?;
         }
         // A new connection hears nothing yet; what was missed meanwhile is read.
         self.stale.clear();
+        self.leaving.clear();
         let mut unheard: Vec<RoomId> = self.wanted.keys().cloned().collect();
         while !self.stops() {
             self.look_up();
@@ -194,10 +198,13 @@ impl Listener {
     }
 
     /// Asks for a channel, or for no more of it; the answer comes among what is heard.
-    fn send(&self, line: &mut Connection, verb: &str, channel: &str) -> Result<(), RedisError> {
+    fn send(&mut self, line: &mut Connection, verb: &str, channel: &str) -> Result<(), RedisError> {
         let sharded = if self.is_cluster { "S" } else { "" };
         let mut command = cmd(&format!("{sharded}{verb}"));
         command.arg(channel);
+        if verb == "UNSUBSCRIBE" {
+            *self.leaving.entry(channel.to_owned()).or_default() += 1;
+        }
         line.send_packed_command(&command.get_packed_command())
     }
 
@@ -216,13 +223,26 @@ impl Listener {
                 self.came(&channel, payload.into());
             }
             "subscribe" | "ssubscribe" => self.is_heard(&channel),
-            // Told without having been asked for: the channel has moved to another server of the cluster.
+            // Told without having been asked for, the channel has moved to another server of the cluster.
+            "unsubscribe" | "sunsubscribe" if self.was_let_go(&channel) => {}
             "sunsubscribe" if self.wants(&channel) => {
                 self.hears.shared.moved.store(true, Ordering::Release);
             }
             _ => {}
         }
         Ok(true)
+    }
+
+    /// Whether it is the confirmation of what was asked.
+    fn was_let_go(&mut self, channel: &str) -> bool {
+        let Some(left) = self.leaving.get_mut(channel) else {
+            return false;
+        };
+        *left -= 1;
+        if *left == 0 {
+            self.leaving.remove(channel);
+        }
+        true
     }
 
     fn wants(&self, channel: &str) -> bool {
@@ -240,8 +260,14 @@ impl Listener {
                 begin: Some(begin),
                 subscribed: true,
             };
-            // Its thread lives as long as this one, or the process ends.
-            let _ = self.hears.asks.send((generation, read));
+            let mut ask = (generation, read);
+            // Its thread may be about to end this one, and takes nothing then.
+            while let Err(SendTimeoutError::Timeout(back)) =
+                self.hears.asks.send_timeout(ask, LOOKS_UP)
+                && !self.stops()
+            {
+                ask = back;
+            }
         }
     }
 

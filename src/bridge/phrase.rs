@@ -49,8 +49,10 @@ pub struct Voice<'a> {
     pub counts_as: &'a str,
     /// The command that publishes.
     pub publish: &'static str,
-    /// A batch that the server of this key gets to see later is not numbered: microseconds of its clock.
-    pub deadline_us: &'a dyn Fn(&str) -> i128,
+    /// A batch that Redis gets to see later is not numbered: microseconds of our clock.
+    pub deadline_us: u64,
+    /// How far the clock of the server that owns a key is ahead of ours, in microseconds.
+    pub ahead_us: &'a dyn Fn(&str) -> i128,
 }
 
 /// What an answer is to be read as.
@@ -60,7 +62,7 @@ pub enum Due {
     Room { room: RoomId, subscribed: bool },
     Counted { room: RoomId },
     Replaced,
-    Rooms { to: ReplyTo, from_first: bool },
+    Rooms { to: ReplyTo },
     Brief { listing: usize, room: RoomId },
     Ordered { shard: ShardId, key: u64 },
     Done(Chore),
@@ -82,11 +84,9 @@ pub enum News {
 pub struct Listing {
     /// Who awaits it.
     pub to: ReplyTo,
-    /// It begins with the first of all rooms.
-    pub from_first: bool,
     /// Its rooms, in order.
     pub rooms: Vec<RoomId>,
-    /// What has been read of them in this round.
+    /// What has been read of them.
     pub found: Vec<Brief>,
 }
 
@@ -183,11 +183,8 @@ impl Voice<'_> {
                 put(known, Due::Nothing);
             }
             Outward::Rooms { to, limit, after } => {
-                let due = Due::Rooms {
-                    to: to.clone(),
-                    from_first: after.is_none(),
-                };
-                put(self.rooms(*limit, after.as_ref()), due);
+                let to = to.clone();
+                put(self.rooms(*limit, after.as_ref()), Due::Rooms { to });
             }
             Outward::LoggedIn { user, login, max } => {
                 let mut command = cmd("EVALSHA");
@@ -195,7 +192,10 @@ impl Voice<'_> {
                     .arg(&self.scripts.login)
                     .arg(1)
                     .arg(keys::login(user));
-                command.arg(self.place(login)).arg(login.at_ms);
+                // By the clock of Redis, so that nodes agree upon who is the newest.
+                let at_us = i128::from(login.at_ms) * 1000 + (self.ahead_us)(&keys::login(user));
+                command.arg(self.me).arg(self.counts_as).arg(place(login));
+                command.arg((at_us / 1000).to_string());
                 command.arg(max).arg(LOGIN_KEPT_S);
                 put(command, Due::Replaced);
                 let mut known = cmd("SADD");
@@ -204,7 +204,8 @@ impl Voice<'_> {
             }
             Outward::LoggedOut { user, login, last } => {
                 let mut command = cmd("ZREM");
-                command.arg(keys::login(user)).arg(self.place(login));
+                let member = format!("{} {}", self.counts_as, place(login));
+                command.arg(keys::login(user)).arg(member);
                 put(command, Due::Nothing);
                 if *last {
                     let mut known = cmd("SREM");
@@ -252,13 +253,6 @@ impl Voice<'_> {
         command
     }
 
-    /// A connection, as the other nodes know it.
-    fn place(&self, login: &Login) -> String {
-        let Login { shard, conn, .. } = login;
-        let node = self.counts_as;
-        format!("{node} {} {} {}", shard.0, conn.slot, conn.generation)
-    }
-
     /// Rooms by connections.
     pub fn rooms(&self, limit: usize, after: Option<&(u32, Box<str>)>) -> Cmd {
         let (online, room) = match after {
@@ -285,11 +279,13 @@ impl Voice<'_> {
     }
 
     fn publish(&self, room: &RoomId, begin: Epoch, batch: &Outbound, keep: usize) -> Cmd {
+        let numbering = keys::numbering(room);
+        let deadline_us = i128::from(self.deadline_us) + (self.ahead_us)(&numbering);
         let mut command = cmd("EVALSHA");
         command
             .arg(&self.scripts.publish)
             .arg(3)
-            .arg(keys::numbering(room))
+            .arg(numbering)
             .arg(keys::log(room))
             .arg(keys::sent(room, self.me))
             .arg(keys::channel(room))
@@ -300,7 +296,7 @@ impl Voice<'_> {
             .arg(batch.batch)
             .arg(keep)
             .arg(KEPT_S)
-            .arg((self.deadline_us)(&keys::numbering(room)).to_string());
+            .arg(deadline_us.to_string());
         command
     }
 
@@ -424,6 +420,12 @@ pub fn brief(room: RoomId, answer: Value) -> Result<Brief, RedisError> {
             visitors,
         },
     })
+}
+
+/// A connection of a login, on its node.
+fn place(login: &Login) -> String {
+    let Login { shard, conn, .. } = login;
+    format!("{} {} {}", shard.0, conn.slot, conn.generation)
 }
 
 /// A connection of a login as [`Voice`] writes it: its node, its shard and itself there.

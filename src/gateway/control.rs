@@ -220,15 +220,23 @@ impl Gateway {
             // A shard that panicked has said so on its channel.
             let _ = shard.join();
         }
+        // All at once: what this node counted must not wait for brokers that are away.
         #[cfg(feature = "kafka")]
-        if let Some(kafka) = self.kafka {
-            kafka.stop();
+        if let Some(kafka) = &self.kafka {
+            kafka.end();
         }
-        if let Some(stream) = self.stream {
-            stream.stop();
+        if let Some(stream) = &self.stream {
+            stream.end();
         }
         if let Some(bridge) = self.bridge {
             bridge.stop();
+        }
+        if let Some(stream) = self.stream {
+            stream.join();
+        }
+        #[cfg(feature = "kafka")]
+        if let Some(kafka) = self.kafka {
+            kafka.join();
         }
         tracing::info!("stopped");
     }

@@ -105,6 +105,8 @@ struct Settings {
     data: Option<Arc<RawValue>>,
     /// Somebody set something: the room is kept although nobody is in it.
     configured: bool,
+    /// The cluster does not know of it yet.
+    untold: bool,
 }
 
 impl Settings {
@@ -135,6 +137,7 @@ impl Home {
                 deliver_per_s_max: None,
                 data: None,
                 configured: false,
+                untold: false,
             },
             batch: Batch::default(),
             gathers: false,

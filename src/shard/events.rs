@@ -9,7 +9,7 @@ use crate::bus::Happened;
 use crate::proto::danmaku::happened;
 use crate::proto::danmaku::server::Numbered;
 use crate::proto::node::Kind;
-use crate::room::ask::Published;
+use crate::room::ask::{Leave, Published};
 
 impl Shard {
     /// Whether anybody is told.
@@ -26,12 +26,21 @@ impl Shard {
     }
 
     /// Somebody is about to go.
-    pub(super) fn tell_leave(&mut self, room: &RoomId, who: Option<&UserId>) {
+    pub(super) fn tell_leave(&mut self, room: &RoomId, leave: &Leave) {
         if !self.tells_events() {
             return;
         }
-        let home = self.homes.find(room).ok();
-        let known = who.and_then(|who| home.and_then(|home| home.user(who).cloned()));
+        // Members of a room that was closed are told of by that.
+        let Some(home) = self
+            .homes
+            .find(room)
+            .ok()
+            .filter(|home| home.life() == leave.life)
+        else {
+            return;
+        };
+        let who = leave.who.as_ref();
+        let known = who.and_then(|who| home.user(who)).cloned();
         let ts_ms = self.now.unix_ms;
         self.happened("leave", Some(room), |out| {
             happened::leave(out, room, known.as_ref(), ts_ms);
@@ -91,7 +100,11 @@ impl Shard {
             json: Bytes::from(json),
         };
         for sink in self.sinks.iter() {
-            if sink.queue.try_send(happened.clone()).is_err() {
+            let bytes = happened.json.len() as u64;
+            if !sink.stats.has_place(bytes) {
+                sink.stats.dropped(1);
+            } else if sink.queue.try_send(happened.clone()).is_err() {
+                sink.stats.took(bytes);
                 sink.stats.dropped(1);
             }
         }

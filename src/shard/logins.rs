@@ -9,9 +9,24 @@ use crate::bus::{Login, Msg, Outward};
 use crate::proto::ws::close::Close;
 use crate::session::End;
 
-/// The logins whose user is at home here, each the oldest connection first.
+/// Logins told to the cluster in one turn.
+const TOLD_PER_TURN: usize = 64;
+
+/// The logins whose user is at home here.
 #[derive(Default)]
-pub struct Logins(HashMap<UserId, VecDeque<Login>>);
+pub struct Logins {
+    /// Each the oldest connection first.
+    by_user: HashMap<UserId, VecDeque<Login>>,
+    /// Users of whom the cluster is to be told anew.
+    untold: Vec<UserId>,
+}
+
+impl Logins {
+    /// Whether the cluster is to be told more.
+    pub fn are_untold(&self) -> bool {
+        !self.untold.is_empty()
+    }
+}
 
 impl Shard {
     /// A connection of a user has entered this shard.
@@ -22,7 +37,7 @@ impl Shard {
         let login = Login {
             shard: self.id,
             conn,
-            at_ms: self.now.unix_ms,
+            at_ms: self.now.mono_ms(),
         };
         let home = user.home(self.shards());
         self.mail.post(home, Msg::LoggedIn { user, login });
@@ -40,7 +55,7 @@ impl Shard {
     /// At the user's home: one more.
     pub(super) fn take_login(&mut self, user: UserId, login: Login) {
         let max = self.policy.config.limits.connections_per_user_max;
-        let of = self.logins.0.entry(user.clone()).or_default();
+        let of = self.logins.by_user.entry(user.clone()).or_default();
         of.push_back(login);
         let mut over = Vec::new();
         while of.len() > max.max(1) {
@@ -64,7 +79,7 @@ impl Shard {
 
     /// At the user's home: one less.
     pub(super) fn take_logout(&mut self, user: UserId, shard: ShardId, conn: ConnId) {
-        let Some(of) = self.logins.0.get_mut(&user) else {
+        let Some(of) = self.logins.by_user.get_mut(&user) else {
             return;
         };
         let at = of
@@ -76,7 +91,7 @@ impl Shard {
         };
         let last = of.is_empty();
         if last {
-            self.logins.0.remove(&user);
+            self.logins.by_user.remove(&user);
         }
         if self.is_shared() {
             self.ask_cluster(Outward::LoggedOut { user, login, last });
@@ -89,15 +104,33 @@ impl Shard {
         if max == 0 {
             return;
         }
-        let all: Vec<(UserId, Login)> = {
-            let of = |(user, of): (&UserId, &VecDeque<Login>)| {
-                let user = user.clone();
-                of.clone().into_iter().map(move |it| (user.clone(), it))
+        self.logins.untold = self.logins.by_user.keys().cloned().collect();
+    }
+
+    /// Part of the turn: some of them at a time, so that no line waits behind all.
+    pub(super) fn tell_more_logins(&mut self) {
+        let max = self.policy.config.limits.connections_per_user_max;
+        for _ in 0..TOLD_PER_TURN {
+            let Some(user) = self.logins.untold.pop() else {
+                return;
             };
-            self.logins.0.iter().flat_map(of).collect()
-        };
-        for (user, login) in all {
-            self.ask_cluster(Outward::LoggedIn { user, login, max });
+            let of = self.logins.by_user.get(&user).cloned();
+            for login in of.into_iter().flatten() {
+                let user = user.clone();
+                self.ask_cluster(Outward::LoggedIn { user, login, max });
+            }
+        }
+    }
+
+    /// The limit is off by now: nothing is kept of it.
+    pub(super) fn forget_logins(&mut self) {
+        self.logins.untold.clear();
+        let all = std::mem::take(&mut self.logins.by_user);
+        for (user, of) in all {
+            for login in of {
+                let (user, last) = (user.clone(), true);
+                self.ask_cluster(Outward::LoggedOut { user, login, last });
+            }
         }
     }
 

@@ -56,6 +56,7 @@ impl Shard {
             Msg::LoggedIn { user, login } => self.take_login(user, login),
             Msg::LoggedOut { user, shard, conn } => self.take_logout(user, shard, conn),
             Msg::Replaced { conn } => self.replaced(conn),
+            Msg::StatsOver { conns, room } => self.stats_ended(&conns, &room),
             Msg::Stats { conns, frame } => self.stats_came(&conns, &frame),
             Msg::Sealed(sealed) => self.host(&sealed),
             Msg::Kick {
@@ -67,6 +68,9 @@ impl Shard {
             Msg::Closed { room, life, reason } => self.room_closed(&room, life, &reason),
             Msg::Control(Control::Reload(policy)) => {
                 self.policy = policy;
+                if self.policy.config.limits.connections_per_user_max == 0 {
+                    self.forget_logins();
+                }
                 let rooms = &self.policy.config.rooms;
                 self.homes.apply_classes(rooms);
                 self.hosting.apply_classes(rooms);
@@ -131,7 +135,7 @@ impl Shard {
     fn asked_of_room(&mut self, room: RoomId, ask: RoomAsk, from: ReplyTo) {
         match ask {
             RoomAsk::Leave(leave) => {
-                self.tell_leave(&room, leave.who.as_ref());
+                self.tell_leave(&room, &leave);
                 self.homes.leave(&room, &leave, self.now);
                 self.note_count(&room);
                 self.note_happened(&room);
@@ -152,7 +156,7 @@ impl Shard {
         let enters = matches!(ask, RoomAsk::Join(_));
         let answer = match ask {
             RoomAsk::Leave(_) | RoomAsk::Unwatch { .. } => return,
-            RoomAsk::Watch { who, shard, conn } => self.watch(&room, &who, (shard, conn)),
+            RoomAsk::Watch { who, shard, conn } => Ok(self.watch(&room, &who, (shard, conn))),
             RoomAsk::Admit { who, then } => {
                 let access = self.homes.access(&room, &self.policy.config.rooms);
                 return match admit(access, who.as_deref(), &room) {
@@ -189,6 +193,11 @@ impl Shard {
                 if let (true, Ok((_, json))) = (shared, &put) {
                     let (room, json) = (room.clone(), json.clone().into());
                     self.ask_cluster(Outward::Settings { room, json });
+                }
+                if let (false, true, Ok(home)) =
+                    (shared, self.cluster.is_some(), self.homes.find(&room))
+                {
+                    home.set_untold();
                 }
                 put.map(|(detail, _)| self.detail(detail))
             }
@@ -272,6 +281,7 @@ impl Shard {
         self.seal_last(room);
         let (home, tie) = self.homes.remove(room)?;
         self.room_over(room, tie);
+        self.stats_over(room);
         for shard in home.hosts() {
             let closed = Msg::Closed {
                 room: room.clone(),
@@ -302,13 +312,15 @@ impl Shard {
         if !self.sinks.is_empty() {
             rest_of(&publish, now.unix_ms, &mut told.1);
         }
-        let before = home.as_ref().map_or(0, |home| home.seq());
+        let at = |home: &Home| (home.epoch(), home.seq());
+        let before = home.as_ref().ok().map(|home| at(home));
         let answer = home.and_then(|home| {
             takes_more(home, mail, share)?;
             home.publish(publish, &config.limits, now)
         });
+        let after = self.homes.find(&room).ok().map(|home| at(home));
         if let Ok(published) = answer
-            && published.seq > before
+            && after != before
         {
             self.tell_line(&room, told.0, published, &told.1);
         }

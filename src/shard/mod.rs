@@ -299,7 +299,7 @@ impl Shard {
             wait_ms = wait_ms.min(at_ms.saturating_sub(now_ms));
         }
         let backed_up = self.cluster.as_ref().is_some_and(Cluster::is_backed_up);
-        if self.mail.backlog() > 0 || backed_up {
+        if self.mail.backlog() > 0 || backed_up || self.logins.are_untold() {
             wait_ms = wait_ms.min(1);
         }
         if let Some(due_ms) = self.soonest_ms() {

@@ -1,6 +1,7 @@
 //! What all shards of a process share: admission gates, metric blocks, facts. Atomics and read-only values; no shard
 //! waits for another here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -215,7 +216,17 @@ impl Node {
         let peers = self.peers.read();
         // A node that is started anew under the same name is another one.
         let is_me = |about: &About| (&about.node, about.started) == (&mine.node, mine.started);
-        let others = peers.iter().filter(|peer| !is_me(&peer.about));
+        // One that has begun to count anew stands there twice for a while.
+        let mut newest: BTreeMap<(&str, u64), &Peer> = BTreeMap::new();
+        for peer in peers.iter().filter(|peer| !is_me(&peer.about)) {
+            let known = newest
+                .entry((&peer.about.node, peer.about.started))
+                .or_insert(peer);
+            if known.said_ms < peer.said_ms {
+                *known = peer;
+            }
+        }
+        let others = newest.into_values();
         let others = others.map(|peer| {
             let heard_ms = now_ms.saturating_sub(peer.said_ms);
             (&peer.about, heard_ms, false)

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use super::Shard;
-use crate::base::identity::Identity;
+use crate::base::identity::{Identity, Role};
 use crate::base::ids::{ConnId, RoomId, ShardId};
 use crate::base::limits;
 use crate::base::refusal::{Code, Refusal};
@@ -38,10 +38,11 @@ const ASKED_EVERY_MS: u64 = 2000;
 const OTHERS_FOR_MS: u64 = 12_000;
 /// Rooms are looked at this often where somebody looks, ...
 const TICK_SOON_MS: u64 = 50;
-/// ... and this often where the cluster alone is told.
-const TICK_MS: u64 = 1000;
-/// Rooms looked at in one such step.
-const ROOMS_PER_TICK: usize = 1024;
+/// ... and so many of them this often where the cluster alone is told: lines must not wait behind them.
+const TICK_MS: u64 = 200;
+const TOLD_PER_TICK: usize = 64;
+/// Rooms whose figures are told often.
+const ASKED_MAX: usize = 1024;
 /// Speakers that are shown.
 const SPEAKERS: usize = 10;
 
@@ -80,7 +81,8 @@ pub struct Told {
     listed: bool,
     shape: Shape,
     lines: u32,
-    at_ms: u64,
+    /// When, in monotonic ms; 0: nothing was told yet, or it is to be told anew.
+    pub at_ms: u64,
     asked_until_ms: u64,
 }
 
@@ -111,13 +113,34 @@ impl Shard {
             return self.tell(id, |json| server::stats_off(json, echo.as_deref(), &room));
         }
         let rooms_max = self.policy.config.limits.rooms_per_connection_max;
-        let looking = self.desk.looking.get(&id);
-        let full = looking.is_some_and(|rooms| rooms.len() >= rooms_max && !rooms.contains(&room));
-        let Some(who) = self.identity(id).filter(|_| !full) else {
-            self.answer_came(id);
-            let refusal = Refusal::new(Code::TooManyRooms, format!("at most {rooms_max} rooms"));
-            return self.tell_refusal(id, echo.as_deref(), &refusal);
+        let Some(who) = self.identity(id) else {
+            return self.answer_came(id);
         };
+        // From now on, not from the answer on: what comes between may end it.
+        let looking = self.desk.looking.entry(id).or_default();
+        if !looking.contains(&room) {
+            if looking.len() >= rooms_max {
+                self.answer_came(id);
+                let refusal =
+                    Refusal::new(Code::TooManyRooms, format!("at most {rooms_max} rooms"));
+                return self.tell_refusal(id, echo.as_deref(), &refusal);
+            }
+            looking.push(room.clone());
+        }
+        self.post_watch(room, id, who, echo);
+    }
+
+    /// The token was renewed: whoever it names now may see less.
+    pub(super) fn judge_looks(&mut self, id: ConnId, who: &Arc<Identity>) {
+        if who.role < Role::Host {
+            return self.look_away(id, None);
+        }
+        for room in self.desk.looking.get(&id).cloned().unwrap_or_default() {
+            self.post_watch(room, id, Arc::clone(who), None);
+        }
+    }
+
+    fn post_watch(&mut self, room: RoomId, id: ConnId, who: Arc<Identity>, echo: EchoId) {
         let (shard, conn) = (self.id, id);
         let from = ReplyTo::Conn {
             shard,
@@ -129,27 +152,30 @@ impl Shard {
         self.mail.post(home, Msg::Ask { room, ask, from });
     }
 
-    /// The room's home shows it from now on. `false`: the connection is gone, and must be taken from the list.
+    /// The room's home shows it from now on, unless it is wanted no more, or not allowed.
     pub(super) fn watching(
         &mut self,
         id: ConnId,
         echo: EchoId,
         room: &RoomId,
-        part: &Part,
-    ) -> bool {
-        if self.identity(id).is_none() {
-            return false;
+        answer: Result<Box<Part>, Refusal>,
+    ) {
+        let looking = self.desk.looking.get(&id);
+        if !looking.is_some_and(|rooms| rooms.contains(room)) {
+            return self.post_unwatch(room.clone(), id);
         }
-        let looking = self.desk.looking.entry(id).or_default();
-        if !looking.contains(room) {
-            looking.push(room.clone());
-        }
+        let part = match answer {
+            Ok(part) => part,
+            Err(refusal) => {
+                self.look_away(id, Some(room));
+                return self.tell_refusal(id, echo.as_deref(), &refusal);
+            }
+        };
         let ts_ms = self.now.unix_ms;
         self.tell(id, |json| {
-            let tenths = lines_per_s_tenths(part);
-            server::stats(json, echo.as_deref(), room, ts_ms, part, tenths);
+            let tenths = lines_per_s_tenths(&part);
+            server::stats(json, echo.as_deref(), room, ts_ms, &part, tenths);
         });
-        true
     }
 
     /// A connection looks at a room no more, or, without one, at any.
@@ -174,13 +200,26 @@ impl Shard {
         self.mail.post(home, Msg::Ask { room, ask, from });
     }
 
-    /// At the room's home: somebody looks from now on.
+    /// At the room's home: somebody looks from now on; if they may not, they did so no longer.
     pub(super) fn watch(
         &mut self,
         room: &RoomId,
         who: &Arc<Identity>,
         by: (ShardId, ConnId),
-    ) -> Result<Answer, Refusal> {
+    ) -> Answer {
+        let judged = self.judge_watch(room, who, by);
+        if judged.is_err() {
+            self.unwatch(room, by);
+        }
+        Answer::Watched(judged)
+    }
+
+    fn judge_watch(
+        &mut self,
+        room: &RoomId,
+        who: &Arc<Identity>,
+        by: (ShardId, ConnId),
+    ) -> Result<Box<Part>, Refusal> {
         let shared = self.is_shared();
         let (now, rooms) = (self.now, &self.policy.config.rooms);
         self.homes
@@ -197,7 +236,7 @@ impl Shard {
         }
         home.set_watchers(watched.by.len() as u32);
         let part = watched.together(home.part(now), now.mono_ms());
-        Ok(Answer::Watched(Box::new(part)))
+        Ok(Box::new(part))
     }
 
     /// At the room's home: somebody looks no more.
@@ -239,10 +278,9 @@ impl Shard {
         let now_ms = self.now.mono_ms();
         if let Some((_, tie)) = self.homes.tied(room) {
             tie.told().asked_until_ms = now_ms + WATCHED_FOR_MS;
-            if !self.desk.asked.contains(room) && self.desk.asked.len() < ROOMS_PER_TICK {
+            if !self.desk.asked.contains(room) && self.desk.asked.len() < ASKED_MAX {
                 tie.told().at_ms = 0;
                 self.desk.asked.push(room.clone());
-                self.desk.tick_ms = now_ms;
             }
         }
     }
@@ -254,7 +292,6 @@ impl Shard {
             && *node != *me
         {
             watched.others.insert(node, (part, now_ms));
-            self.desk.tick_ms = now_ms;
         }
     }
 
@@ -266,7 +303,7 @@ impl Shard {
         }
         if self.desk.slow_tick_ms <= now_ms {
             self.desk.slow_tick_ms = now_ms + TICK_MS;
-            for _ in 0..self.desk.telling.len().min(ROOMS_PER_TICK) {
+            for _ in 0..self.desk.telling.len().min(TOLD_PER_TICK) {
                 if let Some(room) = self.desk.telling.pop_front()
                     && self.tell_part(&room, false)
                 {
@@ -302,14 +339,18 @@ impl Shard {
         let part = home.part(now);
         let shape = part.as_ref().map_or((0, 0, 0), shape);
         let lines = part.as_ref().map_or(0, |part| part.lines);
-        let anew = asked && since_ms >= TOLD_ANEW_MS;
+        let rests = (shape.1, shape.2, lines) == (0, 0, 0);
+        let anew = if asked {
+            since_ms >= TOLD_ANEW_MS
+        } else {
+            !rests
+        };
         if told.at_ms == 0 || told.shape != shape || (!asked && told.lines != lines) || anew {
             (told.shape, told.lines, told.at_ms) = (shape, lines, now_ms);
             let (room, part) = (room.clone(), part);
             self.ask_cluster(Outward::Part { room, part });
             return true;
         }
-        let rests = (shape.1, shape.2, lines) == (0, 0, 0);
         if !asked && rests {
             told.listed = false;
             return false;
@@ -323,7 +364,7 @@ impl Shard {
             return;
         };
         let Ok(home) = self.homes.find(room) else {
-            return self.show_closed(room);
+            return self.stats_over(room);
         };
         let since_ms = now_ms.saturating_sub(watched.shown_ms);
         if since_ms >= SHOWN_SOON_MS {
@@ -351,22 +392,27 @@ impl Shard {
     }
 
     /// The room is over: who looked at it is told so.
-    fn show_closed(&mut self, room: &RoomId) {
-        let Some(watched) = self.desk.watched.remove(room) else {
-            return;
-        };
+    pub(super) fn stats_over(&mut self, room: &RoomId) {
+        let watched = self.desk.watched.remove(room).unwrap_or_default();
+        for (shard, conns) in by_shard(&watched.by) {
+            let room = room.clone();
+            self.mail.post(shard, Msg::StatsOver { conns, room });
+        }
+    }
+
+    /// Tells this shard's connections so.
+    pub(super) fn stats_ended(&mut self, conns: &[ConnId], room: &RoomId) {
         let refusal = Refusal::new(Code::RoomClosed, format!("{room} was closed"));
-        let mut frame = Vec::new();
-        reply(&mut frame, |json| server::error(json, None, &refusal));
-        self.post_stats(&watched.by, frame.into());
+        for id in conns {
+            if let Some(looking) = self.desk.looking.get_mut(id) {
+                looking.retain(|other| other != room);
+            }
+            self.tell_refusal(*id, None, &refusal);
+        }
     }
 
     fn post_stats(&mut self, by: &[(ShardId, ConnId)], frame: Bytes) {
-        let mut by_shard: BTreeMap<ShardId, Vec<ConnId>> = BTreeMap::new();
-        for (shard, conn) in by {
-            by_shard.entry(*shard).or_default().push(*conn);
-        }
-        for (shard, conns) in by_shard {
+        for (shard, conns) in by_shard(by) {
             let frame = frame.clone();
             self.mail.post(shard, Msg::Stats { conns, frame });
         }
@@ -375,7 +421,9 @@ impl Shard {
     /// Hands a look to this shard's connections, those of them that have taken the last one.
     pub(super) fn stats_came(&mut self, conns: &[ConnId], frame: &[u8]) {
         for &id in conns {
-            if let Some(conn) = self.conn(id)
+            if self.desk.looking.contains_key(&id)
+                && self.identity(id).is_some()
+                && let Some(conn) = self.conn(id)
                 && conn.outbox.is_empty()
                 && !conn.is_held()
             {
@@ -395,6 +443,14 @@ impl Watched {
         let others = self.others.values().map(|(part, _)| part);
         together([&mine].into_iter().chain(others), SPEAKERS)
     }
+}
+
+fn by_shard(by: &[(ShardId, ConnId)]) -> BTreeMap<ShardId, Vec<ConnId>> {
+    let mut by_shard: BTreeMap<ShardId, Vec<ConnId>> = BTreeMap::new();
+    for (shard, conn) in by {
+        by_shard.entry(*shard).or_default().push(*conn);
+    }
+    by_shard
 }
 
 fn shape(part: &Part) -> Shape {

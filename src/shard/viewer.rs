@@ -114,9 +114,7 @@ impl Shard {
                 {
                     viewer.renew(Arc::clone(&identity));
                 }
-                if identity.role < Role::Host {
-                    self.look_away(id, None);
-                }
+                self.judge_looks(id, &identity);
                 self.rearm_viewer(id);
             }
         }
@@ -193,11 +191,7 @@ impl Shard {
                     });
                 }
             }
-            Ok(Answer::Watched(part)) => {
-                if !self.watching(id, echo, room, &part) {
-                    self.post_unwatch(room.clone(), id);
-                }
-            }
+            Ok(Answer::Watched(answer)) => self.watching(id, echo, room, answer),
             Ok(_) => debug_assert!(false, "no other answer goes to a viewer"),
             Err(refusal) if upgrading => {
                 self.leave_all(id);

@@ -1,8 +1,8 @@
-//! What the bridge tells of itself and of Redis: atomics that its two threads write and whoever answers `/metrics` or `/readyz` reads.
+//! What the bridge tells of itself and of Redis: atomics that its threads write and whoever answers `/metrics` or `/readyz` reads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The figures. Each has one writer.
+/// The figures.
 #[derive(Debug)]
 pub struct RedisStats {
     /// 0 = closed: rooms are shared; 1 = half-open, 2 = open: this node goes on by itself.

@@ -8,7 +8,12 @@ pub struct SinkStats {
     sent: AtomicU64,
     dropped: AtomicU64,
     waiting: AtomicU64,
+    /// Of what waits.
+    bytes: AtomicU64,
 }
+
+/// Bytes of events that may wait for a sink; more are lost.
+pub const BYTES_MAX: u64 = 64 << 20;
 
 /// The figures at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +27,21 @@ pub struct SinkView {
 }
 
 impl SinkStats {
+    /// Whether so many bytes may wait too; if so they do.
+    pub fn has_place(&self, bytes: u64) -> bool {
+        let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let fits = waiting + bytes <= BYTES_MAX;
+        if !fits {
+            self.took(bytes);
+        }
+        fits
+    }
+
+    /// So many bytes wait no more.
+    pub fn took(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// It took so many.
     pub fn confirmed(&self, events: u64) {
         self.sent.fetch_add(events, Ordering::Relaxed);

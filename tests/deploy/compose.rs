@@ -308,7 +308,8 @@ fn a_full_redis_refuses_and_forgets_nothing() {
     // Room for the copy while it writes its file anew.
     let limit = files::bytes(&word(&service("redis")["mem_limit"]));
     assert!(files::bytes(&max.replace("mb", "m")) * 2 <= limit);
-    let rights = "+@read +@write +@pubsub +@scripting +@connection +time ~live:* &live:*";
+    let rights =
+        "+@read +@write +@pubsub +@scripting +@connection +time -@dangerous ~live:* &live:*";
     let redis =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/REDIS.md"));
     assert!(redis.unwrap().contains(rights));

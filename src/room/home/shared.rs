@@ -157,6 +157,16 @@ impl Home {
         serde_json::to_vec(&said).unwrap_or_default()
     }
 
+    /// What was said of the room could not be told to the cluster.
+    pub fn set_untold(&mut self) {
+        self.settings.untold = true;
+    }
+
+    /// What is still to be told to it.
+    pub fn take_untold(&mut self) -> Option<Vec<u8>> {
+        std::mem::take(&mut self.settings.untold).then(|| self.settings())
+    }
+
     /// What was said of the room on another node.
     ///
     /// # Errors

@@ -88,6 +88,9 @@ impl Shard {
         };
         cluster.flush();
         let cluster_dirty = std::mem::take(&mut cluster.dirty);
+        if self.is_shared() {
+            self.tell_more_logins();
+        }
         self.tell_counts();
         self.answer_orders(false);
         self.answer_listings(false);
@@ -281,7 +284,8 @@ impl Shard {
             tie.standing = Standing::Reading;
         }
         let lines = std::mem::take(&mut tie.parked_lines);
-        let is_unknown = !subscribed && home.forgettable(u64::MAX) && home.seq() == 0;
+        let unused = home.forgettable(u64::MAX) && home.seq() == 0 && home.online() == 0;
+        let is_unknown = !subscribed && unused;
         if is_unknown
             && !is_configured
             && lines.is_empty()

@@ -32,7 +32,7 @@ pub struct Cluster {
     outlet: Outlet,
     up: bool,
     generation: u64,
-    /// Asked, but the bridge's queue was full: goes first. A room has at most three of them here.
+    /// Asked, but the bridge's queue was full: goes first. What a room asks is few; logins are told some at a time.
     unsent: VecDeque<Outward>,
     /// Rooms with lines for the cluster.
     dirty: Vec<RoomId>,
@@ -354,6 +354,13 @@ impl Shard {
         self.tell_logins();
         for room in self.homes.ids() {
             let begin = self.new_epoch();
+            if let Ok(home) = self.homes.find(&room)
+                && let Some(json) = home.take_untold()
+            {
+                // Before anybody reads the room.
+                let (room, json) = (room.clone(), json.into());
+                self.ask_cluster(Outward::Settings { room, json });
+            }
             let Some((home, tie)) = self.homes.untied(&room) else {
                 continue;
             };
@@ -424,12 +431,13 @@ impl Shard {
         for sent in tie.link.cut().into_iter().filter_map(|cut| cut.sent) {
             self.answer(sent.waits, Some(room.clone()), Err(busy()));
         }
+        let was_told = tie.counted > 0 || tie.counting || tie.told().at_ms > 0;
         let parked = tie.parked.into_iter().map(|(_, from)| from);
         let lines = tie.parked_lines.into_iter().map(|(_, from)| from);
         for from in parked.chain(lines) {
             self.answer(from, Some(room.clone()), Err(busy()));
         }
-        if tie.counted > 0 || tie.counting {
+        if was_told {
             let room = room.clone();
             self.ask_cluster(Outward::Uncount { room });
         }

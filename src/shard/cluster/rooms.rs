@@ -104,7 +104,11 @@ impl Shard {
             after.as_ref().is_none_or(follows)
         };
         let known = listed.iter().filter(behind).take(limit);
-        rooms.extend(known.flat_map(|brief| self.shown(std::slice::from_ref(brief))));
+        let known = known.flat_map(|brief| self.shown(std::slice::from_ref(brief)));
+        rooms.extend(known.map(|detail| Detail {
+            stale: true,
+            ..detail
+        }));
         rooms
     }
 
