@@ -125,6 +125,12 @@ fn a_node_without_viewers_takes_lines_and_knows_the_room() {
     wait_for("the other node's viewer is counted", || {
         room(&nodes[1], "far")["online"] == 1
     });
+    // Nobody has spoken in this one.
+    let _silent = nodes[0].join("silent");
+    wait_for("a room where nobody spoke is known too", || {
+        let answer = nodes[1].api("GET", "/api/v1/rooms/silent", "");
+        answer.status == 200 && answer.json()["online"] == 1
+    });
     let unknown = nodes[1].api("GET", "/api/v1/rooms/nobody-knows", "");
     assert_eq!(
         (unknown.status, unknown.json()["code"].clone()),

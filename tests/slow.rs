@@ -36,14 +36,15 @@ const SETTINGS: &str = "[rooms]\nlog_bytes_max = \"64KiB\"\n[limits]\nmessage_by
 
 #[test]
 fn what_was_missed_is_told_exactly_and_events_are_never_missed() {
-    let node = Node::start(&format!("[slow]\nstuck_timeout = \"60s\"\n{SETTINGS}"));
-    let mut slow = node.join("r");
-    let mut reader = node.join("r");
-    fill(&node, &mut reader);
-    assert!(
-        node.metric("danmaku_outbox_bytes") > 0.0,
-        "the rest of a frame its socket stopped inside"
-    );
+    // Where its socket stops is up to the system: mostly inside a frame, whose rest then waits, but sometimes between two.
+    let stopped_inside = (0..20).find_map(|_| {
+        let node = Node::start(&format!("[slow]\nstuck_timeout = \"60s\"\n{SETTINGS}"));
+        let (slow, mut reader) = (node.join("r"), node.join("r"));
+        fill(&node, &mut reader);
+        let rest = node.metric("danmaku_outbox_bytes");
+        (rest > 0.0).then_some((node, slow, reader))
+    });
+    let (node, mut slow, _reader) = stopped_inside.expect("it stopped inside a frame");
     let total = BATCHES * (LINES_PER_BATCH + 1);
     let (mut lines, mut told, mut events, mut newest) = (0, 0, 0, 0);
     while newest < total {

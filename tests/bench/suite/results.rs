@@ -215,6 +215,12 @@ impl Run {
         let ms = |us: u64| us as f64 / 1000.0;
         let server = report.server.clone().unwrap_or_default();
         let broken = report.promises.iter().filter(|promise| !promise.held);
+        let told = broken.map(|promise| format!("{}: {}", promise.what, promise.detail));
+        let mut broken: Vec<String> = told.collect();
+        if !broken.is_empty() {
+            // What showed it: whose, where, which numbers.
+            broken.extend(report.deliveries.examples.iter().cloned());
+        }
         let found = &report.deliveries;
         let due = (found.delivered + found.told_dropped).max(1);
         Run {
@@ -233,9 +239,7 @@ impl Run {
             told_dropped: found.told_dropped,
             delivered_share: found.delivered as f64 / due as f64,
             lost: found.lost,
-            broken: broken
-                .map(|promise| format!("{}: {}", promise.what, promise.detail))
-                .collect(),
+            broken,
         }
     }
 
