@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
-use redis::{Connection, ConnectionInfo, RedisError, Value, cmd, from_redis_value};
+use redis::{Connection, ConnectionInfo, ProtocolVersion, PushKind, RedisError, Value};
+use redis::{cmd, from_redis_value};
 
 use super::post::Post;
 use super::wire::{Layout, has_moved};
@@ -123,7 +124,12 @@ impl Listener {
     }
 
     fn listen(&mut self) -> Result<(), RedisError> {
-        let mut line = connect(&self.info, LOOKS_UP)?;
+        // In this version of the protocol what is published is told apart from answers: the library takes an answer that was waited for in
+        // vain to be still to come, and passes over the next one.
+        let settings = self.info.redis_settings().clone();
+        let settings = settings.set_protocol(ProtocolVersion::RESP3);
+        let info = self.info.clone().set_redis_settings(settings);
+        let mut line = connect(&info, LOOKS_UP)?;
         for channel in self.own.clone() {
             self.send(&mut line, "SUBSCRIBE", &channel)?;
         }
@@ -216,16 +222,19 @@ impl Listener {
             Err(error) if error.is_timeout() => return Ok(false),
             Err(error) => return Err(error),
         };
-        let (kind, channel, payload): (String, String, Value) = from_redis_value(message)?;
-        match kind.as_str() {
-            "message" | "smessage" => {
+        let Value::Push { kind, data } = message else {
+            return Ok(true);
+        };
+        let (channel, payload): (String, Value) = from_redis_value(Value::Array(data))?;
+        match kind {
+            PushKind::Message | PushKind::SMessage => {
                 let payload: Vec<u8> = from_redis_value(payload)?;
                 self.came(&channel, payload.into());
             }
-            "subscribe" | "ssubscribe" => self.is_heard(&channel),
+            PushKind::Subscribe | PushKind::SSubscribe => self.is_heard(&channel),
             // Told without having been asked for, the channel has moved to another server of the cluster.
-            "unsubscribe" | "sunsubscribe" if self.was_let_go(&channel) => {}
-            "sunsubscribe" if self.wants(&channel) => {
+            PushKind::Unsubscribe | PushKind::SUnsubscribe if self.was_let_go(&channel) => {}
+            PushKind::SUnsubscribe if self.wants(&channel) => {
                 self.hears.shared.moved.store(true, Ordering::Release);
             }
             _ => {}

@@ -149,7 +149,7 @@ impl Bridge {
 /// What the library says; it may hold parts of the URL, a password among them.
 pub fn info(url: &str) -> Result<ConnectionInfo, RedisError> {
     let info = url.into_connection_info()?;
-    // What is published stands apart from answers in this version of the protocol, whatever the URL asks for.
+    // Answers are read as this version of the protocol writes them, whatever the URL asks for.
     let settings = info.redis_settings().clone();
     Ok(info.set_redis_settings(settings.set_protocol(ProtocolVersion::RESP2)))
 }
