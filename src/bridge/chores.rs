@@ -134,10 +134,6 @@ impl Chores {
             )
         };
         self.queue.retain(stays);
-        // What was under way when it went may not have arrived; a newer one stands.
-        for (room, connections) in std::mem::take(&mut self.ranking) {
-            self.ranks.entry(room).or_insert(connections);
-        }
         if self.times > 0 {
             self.queue.push_back(Chore::Rooms(self.name()));
         }
@@ -156,6 +152,10 @@ impl Chores {
     pub fn again(&mut self) {
         for chore in self.under_way.drain(..).rev() {
             self.queue.push_front(chore);
+        }
+        // Of a room's places the newest stands.
+        for (room, connections) in std::mem::take(&mut self.ranking) {
+            self.ranks.entry(room).or_insert(connections);
         }
     }
 

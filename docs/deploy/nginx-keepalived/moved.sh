@@ -7,6 +7,7 @@ state=${3:?usage: moved.sh KIND NAME STATE PRIORITY}
 kept=${KEPT:-/run/danmaku-front.state}
 before=$(cat "$kept" 2>/dev/null || echo none)
 echo "$state" >"$kept"
+# A log that cannot be written must not keep nginx from being started anew.
 logger -t keepalived "$2: $before, now $state" || true
 # A box that leaves (STOP) may have been MASTER too.
 if [ "$before" = MASTER ] && [ "$state" != MASTER ]; then
