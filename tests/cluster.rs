@@ -251,6 +251,36 @@ fn without_redis_a_node_goes_on_by_itself_and_finds_back() {
 }
 
 #[test]
+fn counts_are_never_wrong_after_an_absence_longer_than_every_lease() {
+    let redis = Redis::start(&[]);
+    let nodes = nodes(&redis, 3);
+    let mut viewers: Vec<Viewer> = Vec::new();
+    for (at, node) in nodes.iter().enumerate() {
+        // One user is on every node, one on this alone.
+        for user in ["ann".to_owned(), format!("u{at}")] {
+            let token = node.token(&["--user", &user]);
+            viewers.push(node.connect(&format!("?room=away&token={token}")));
+        }
+        viewers.push(node.connect("?room=away"));
+    }
+    let whole = (9, 4);
+    wait_for("all are counted", || counted(&redis, "away") == whole);
+    let names = || redis.ask::<Vec<String>>("HKEYS live:part:{live:room:away}");
+    let before = names();
+    redis.signal("STOP");
+    std::thread::sleep(Duration::from_millis(2500));
+    redis.signal("CONT");
+    wait_for("all count anew, and what they were is forgotten", || {
+        assert_eq!(counted(&redis, "away"), whole);
+        let nodes: usize = redis.ask("ZCARD live:nodes");
+        nodes == 3 && names().iter().all(|name| !before.contains(name))
+    });
+    for node in &nodes {
+        assert_eq!(room(node, "away")["online"], 9);
+    }
+}
+
+#[test]
 fn a_redis_that_takes_nothing_counts_as_away_until_it_does() {
     let redis = Redis::start(&[]);
     let nodes = nodes(&redis, 1);

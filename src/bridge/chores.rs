@@ -14,6 +14,9 @@ use crate::proto::node::about::About;
 
 /// What nodes say of themselves is said and read this often.
 const ABOUT_EVERY_NS: u64 = 1_000_000_000;
+/// Whoever counts anew looks this much later what is to be taken out: until then the others, who were as far from Redis, are back, and
+/// have told what they count. Longer than they wait between two tries.
+const SETTLE_NS: u64 = 4_000_000_000;
 /// Chores done with what is asked, at most.
 const TOGETHER_MAX: usize = 64;
 
@@ -87,6 +90,8 @@ pub struct Chores {
     /// What this node counts under, and for the how-manieth time.
     me: String,
     times: u64,
+    /// What it counted under before and has not taken out yet.
+    older: Vec<String>,
     queue: VecDeque<Chore>,
     /// What is under way: done once more where only the connection was lost.
     under_way: Vec<Chore>,
@@ -107,6 +112,7 @@ impl Chores {
             lease_ms,
             me: me.to_owned(),
             times: 0,
+            older: Vec::new(),
             queue: VecDeque::new(),
             under_way: Vec::new(),
             burying: HashSet::new(),
@@ -123,7 +129,16 @@ impl Chores {
         format!("{}#{}", self.me, self.times)
     }
 
-    /// Begins to count under another name; what stands under the old one is taken out. The commands that make it known.
+    /// What all names begin with that this node has counted under; empty if there is but one.
+    pub fn older_names(&self) -> String {
+        match self.times {
+            0 | 1 => String::new(),
+            _ => format!("{}#", self.me),
+        }
+    }
+
+    /// Begins to count under another name. What stands under the old one is replaced room by room, and what is left of it taken out. The
+    /// commands that make it known.
     pub fn begin(&mut self, now_ns: u64, unix_s: u64) -> [Cmd; 2] {
         self.again();
         // What other nodes leave behind stays to be taken out.
@@ -135,11 +150,11 @@ impl Chores {
         };
         self.queue.retain(stays);
         if self.times > 0 {
-            self.queue.push_back(Chore::Rooms(self.name()));
+            self.older.push(self.name());
         }
         self.times += 1;
         self.renew_ns = now_ns + self.lease_ms * 1_000_000 / 3;
-        self.look_ns = now_ns;
+        self.look_ns = now_ns + SETTLE_NS;
         let mut lease = cmd("SET");
         lease.arg(keys::lease(&self.name())).arg(unix_s);
         lease.arg("PX").arg(self.lease_ms);
@@ -164,6 +179,7 @@ impl Chores {
         (self.about_ns, self.renew_ns, self.look_ns) = (u64::MAX, u64::MAX, u64::MAX);
         self.queue.clear();
         self.queue.push_back(Chore::Rooms(self.name()));
+        self.queue.extend(self.older.drain(..).map(Chore::Rooms));
     }
 
     /// Another node is to be told something.
@@ -200,6 +216,7 @@ impl Chores {
         }
         if self.look_ns <= now_ns {
             self.look_ns = now_ns + self.lease_ms * 1_000_000 / 5;
+            self.queue.extend(self.older.drain(..).map(Chore::Rooms));
             self.queue.push_back(Chore::Nodes);
         }
         let some = self.queue.len().min(TOGETHER_MAX);

@@ -259,10 +259,12 @@ impl Commands {
         };
         let publish = line.wire.publish();
         let counts_as = self.chores.name();
+        let counted_as = self.chores.older_names();
         let voice = Voice {
             scripts: &line.scripts,
             me: &self.me,
             counts_as: &counts_as,
+            counted_as: &counted_as,
             publish,
             deadline_us: begun_ns / 1000 + DEADLINE_US,
             ahead_us: &|key| line.wire.ahead_us(key),

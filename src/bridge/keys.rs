@@ -169,21 +169,23 @@ return {redis.call('GET', KEYS[4]), epoch, redis.call('HGET', KEYS[1], 'seq'), r
 ";
 
 /// A node's part of who is in a room: how many connections, and which users came and went. It says what is, not what changed, so that
-/// saying it twice is saying it once.
+/// saying it twice is saying it once. What the node counted here under older names is taken out in the same step, as soon as everybody
+/// has been told of under the new one: nobody sees the room without them, or with them twice.
 ///
-/// Keys: presence, parts, here, refs, visitors, numbering. Arguments: node, connections, seconds kept, channel, how many came, then who
-/// came and when, then who went. Answers connections on all nodes.
+/// Keys: presence, parts, here, refs, visitors, numbering. Arguments: node, connections, seconds kept, channel, what the older names
+/// begin with (empty = there are none), whether more users follow (1, 0), how many came, then who came and when, then who went. Answers
+/// connections on all nodes.
 pub const COUNT: &str = r"
 local moved = false
-local function went(user)
-  if redis.call('SREM', KEYS[3], user) == 1 and redis.call('HINCRBY', KEYS[4], user, -1) <= 0 then
+local function went(here, user)
+  if redis.call('SREM', here, user) == 1 and redis.call('HINCRBY', KEYS[4], user, -1) <= 0 then
     redis.call('HDEL', KEYS[4], user)
     redis.call('HDEL', KEYS[1], 'user:' .. user)
     moved = true
   end
 end
-local at = 6
-for _ = 1, tonumber(ARGV[5]) do
+local at = 8
+for _ = 1, tonumber(ARGV[7]) do
   local user = ARGV[at]
   if redis.call('SADD', KEYS[3], user) == 1 and redis.call('HINCRBY', KEYS[4], user, 1) == 1 then
     redis.call('HSET', KEYS[1], 'user:' .. user, ARGV[at + 1])
@@ -193,15 +195,29 @@ for _ = 1, tonumber(ARGV[5]) do
   at = at + 2
 end
 while ARGV[at] do
-  went(ARGV[at])
+  went(KEYS[3], ARGV[at])
   at = at + 1
 end
-local before = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or 0)
 local now = tonumber(ARGV[2])
-local total = tonumber(redis.call('HGET', KEYS[1], 'total') or 0) + now - before
+local before = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or 0)
+local was = before
+for _, node in ipairs(ARGV[5] ~= '' and redis.call('HKEYS', KEYS[2]) or {}) do
+  if node ~= ARGV[1] and string.sub(node, 1, #ARGV[5]) == ARGV[5] then
+    if ARGV[6] == '1' then
+      now = before
+    else
+      local here = string.sub(KEYS[3], 1, #KEYS[3] - #ARGV[1]) .. node
+      for _, user in ipairs(redis.call('SMEMBERS', here)) do went(here, user) end
+      was = was + redis.call('HGET', KEYS[2], node)
+      redis.call('HDEL', KEYS[2], node)
+      moved = true
+    end
+  end
+end
+local total = tonumber(redis.call('HGET', KEYS[1], 'total') or 0) + now - was
+if now ~= was then redis.call('HSET', KEYS[1], 'total', total) end
 if now ~= before then
   if now == 0 then redis.call('HDEL', KEYS[2], ARGV[1]) else redis.call('HSET', KEYS[2], ARGV[1], now) end
-  redis.call('HSET', KEYS[1], 'total', total)
   moved = true
 end
 local peak = tonumber(redis.call('HGET', KEYS[6], 'peak') or 0)

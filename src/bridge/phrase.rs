@@ -47,6 +47,8 @@ pub struct Voice<'a> {
     pub me: &'a str,
     /// What it counts under.
     pub counts_as: &'a str,
+    /// What older names of it begin with, if it had any.
+    pub counted_as: &'a str,
     /// The command that publishes.
     pub publish: &'static str,
     /// A batch that Redis gets to see later is not numbered: microseconds of our clock.
@@ -333,6 +335,8 @@ impl Voice<'_> {
             .arg(connections)
             .arg(KEPT_S)
             .arg(keys::channel(room))
+            .arg(self.counted_as)
+            .arg(u8::from(moves.more))
             .arg(moves.entered.len());
         for (user, joined_ms) in &moves.entered {
             command.arg(user.as_str()).arg(joined_ms / 1000);

@@ -312,6 +312,9 @@ impl<T> Link<T> {
                 self.others.remove(node);
             }
             _ => {
+                // It has taken the place of what the node counted under an older name.
+                let older = |name: &str| name != node && name_of(name) == name_of(node);
+                self.others.retain(|name, _| !older(name));
                 self.others.insert(node.into(), connections);
             }
         }
@@ -336,11 +339,16 @@ impl<T> Link<T> {
     }
 }
 
-/// Whether a count is this node's: it counts under its name and a number, another one whenever what it counted before may have been
-/// given up.
+/// Whether a count is this node's.
 fn is_of(counted_as: &str, me: &str) -> bool {
-    let rest = counted_as.strip_prefix(me);
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('#'))
+    name_of(counted_as) == me
+}
+
+/// The node that counts so: it does under its name and a number, another one whenever what it counted before may have been given up.
+fn name_of(counted_as: &str) -> &str {
+    counted_as
+        .rsplit_once('#')
+        .map_or(counted_as, |(node, _)| node)
 }
 
 #[cfg(test)]

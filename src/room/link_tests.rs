@@ -256,6 +256,11 @@ fn other_nodes_are_counted_and_this_one_is_not() {
     assert_eq!(link.others(), 7);
     link.count("a", 0, ME);
     assert_eq!(link.others(), 4);
+    link.count("d.7#1", 5, ME);
+    link.count("d.7#2", 6, ME);
+    link.count("d.7#1", 0, ME);
+    link.count(&format!("{ME}#3"), 9, ME);
+    assert_eq!(link.others(), 10, "a node counts under one name");
     link.count("c", u32::MAX, ME);
     assert_eq!(link.others(), u32::MAX, "no number that wraps");
 }

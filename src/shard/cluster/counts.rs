@@ -111,7 +111,7 @@ impl Shard {
                 && tie.standing == Standing::Joined
             {
                 home.watch();
-                (tie.counted, tie.counted_ms) = (0, 0);
+                (tie.counted, tie.counted_ms, tie.renews) = (0, 0, true);
                 self.note_count(&room);
             }
         }
