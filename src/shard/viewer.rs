@@ -186,8 +186,9 @@ impl Shard {
             }
             Ok(Answer::Published(published)) => {
                 if let Some(echo) = echo {
+                    let epoch = self.cluster.is_some().then_some(published.epoch);
                     self.tell(id, |json| {
-                        server::ack(json, &echo, room, published.seq);
+                        server::ack(json, &echo, room, epoch, published.seq);
                     });
                 }
             }

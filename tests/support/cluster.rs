@@ -67,3 +67,37 @@ pub fn counted(redis: &Redis, room: &str) -> (u64, usize) {
     let users = all.keys().filter(|key| key.starts_with("user:")).count();
     (total, users)
 }
+
+/// Numbers and texts of the next `count` lines; acks and counts may come between.
+pub fn lines(viewer: &mut Viewer, count: usize) -> Vec<(u64, String)> {
+    let mut lines = Vec::new();
+    while lines.len() < count {
+        let value = viewer.next();
+        match value["type"].as_str().unwrap() {
+            "danmaku" => lines.push((
+                value["seq"].as_u64().unwrap(),
+                value["text"].as_str().unwrap().to_owned(),
+            )),
+            "ack" | "online" => {}
+            _ => panic!("{value}"),
+        }
+    }
+    lines
+}
+
+/// The next `epoch` message; lines and counts may come before it.
+pub fn epoch(viewer: &mut Viewer) -> (u64, u64) {
+    loop {
+        let value = viewer.next();
+        match value["type"].as_str().unwrap() {
+            "epoch" => {
+                return (
+                    value["epoch"].as_u64().unwrap(),
+                    value["seq"].as_u64().unwrap(),
+                );
+            }
+            "danmaku" | "ack" | "online" => {}
+            _ => panic!("{value}"),
+        }
+    }
+}

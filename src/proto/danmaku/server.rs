@@ -145,13 +145,13 @@ pub fn left(out: &mut Vec<u8>, id: Option<&str>, room: &RoomId, why: Option<(&st
     }
 }
 
-/// The sender's line was numbered by the home shard.
-pub fn ack(out: &mut Vec<u8>, id: &str, room: &RoomId, seq: u64) {
-    Object::open(out, "ack")
-        .id(Some(id))
-        .room(room)
-        .number("seq", seq)
-        .close();
+/// The sender's line was numbered. `epoch` says in which numbering, where there may be another one before the ack is read.
+pub fn ack(out: &mut Vec<u8>, id: &str, room: &RoomId, epoch: Option<Epoch>, seq: u64) {
+    let object = Object::open(out, "ack").id(Some(id)).room(room);
+    match epoch {
+        Some(epoch) => object.number("epoch", epoch.0).number("seq", seq).close(),
+        None => object.number("seq", seq).close(),
+    }
 }
 
 /// The newer token was taken; it ends at `exp_s`, seconds since 1970.

@@ -91,8 +91,12 @@ fn answers_are_written_to_the_letter() {
                 r#"{"type":"left","room":"r:1","code":"kicked","reason":"be \"nice\""}"#,
             ),
             (
-                written(|o| ack(o, id, &room, 3)),
+                written(|o| ack(o, id, &room, None, 3)),
                 r#"{"type":"ack","id":1.0,"room":"r:1","seq":3}"#,
+            ),
+            (
+                written(|o| ack(o, id, &room, Some(Epoch(7)), 3)),
+                r#"{"type":"ack","id":1.0,"room":"r:1","epoch":7,"seq":3}"#,
             ),
             (
                 written(|o| authed(o, some, 99)),
@@ -274,7 +278,7 @@ proptest! {
 
     #[test]
     fn ids_are_echoed_byte_for_byte(id in "\"[ -!#-\\[\\]-~é弹]{0,20}\"|-?[1-9][0-9]{0,30}(\\.[0-9]{1,9})?([eE][+-]?[0-9]{1,3})?") {
-        let found = with_id(&id, |echoed| written(|o| ack(o, echoed, &room(), 1)));
+        let found = with_id(&id, |echoed| written(|o| ack(o, echoed, &room(), None, 1)));
         prop_assert_eq!(found, format!("{{\"type\":\"ack\",\"id\":{id},\"room\":\"r:1\",\"seq\":1}}"));
     }
 }
