@@ -59,7 +59,7 @@ fi
 # So many cases want a Redis.
 for case in "${cases[@]-nodes}"; do
   case "$case" in
-    nodes | churn | deaths | absence)
+    nodes | churn | dashboard | deaths | absence)
       command -v redis-server >/dev/null 2>&1 || missing+=(redis-server)
       break
       ;;

@@ -9,7 +9,7 @@ use crate::drive::{Cores, Drive, Server, Setup};
 use crate::peak::Ladder;
 use crate::results::Bound::{AtLeast, AtMost};
 use crate::results::Done;
-use crate::{hurt, nodes};
+use crate::{dashboard, hurt, nodes};
 
 /// How large everything is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -122,6 +122,11 @@ pub const TABLE: &[Case] = &[
         name: "churn",
         work: "three nodes and a Redis: 1,000 joins/s and as many leaves for a minute; who is there is counted",
         kind: Kind::Nodes(nodes::churn),
+    },
+    Case {
+        name: "dashboard",
+        work: "three nodes and a Redis: viewers come, and a moderator is shown that they did",
+        kind: Kind::Nodes(dashboard::dashboard),
     },
     Case {
         name: "deaths",

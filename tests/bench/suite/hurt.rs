@@ -18,7 +18,7 @@ use crate::course;
 use crate::crowd::{Company, Door, Guest, truth, user};
 use crate::drive::Drive;
 use crate::nodes::{
-    NODES, Off, ROOMS, Sheet, come, minter, ms, off, online_off, settled, setup, start,
+    NODES, Off, ROOMS, Sheet, come, minter, ms, off, online_off, read_whole, settled, setup, start,
 };
 use crate::results::Bound::AtMost;
 use crate::results::{Done, Purpose, Run};
@@ -191,20 +191,7 @@ fn read_others(sheet: &mut Sheet, report: &Report) {
         AtMost(0.0),
         renumbered,
     );
-    let not_delivered = course::not_delivered(report);
-    sheet.put(
-        "viewers at the others: deliveries that did not arrive",
-        "",
-        AtMost(0.0),
-        not_delivered,
-    );
-    let disorder = (found.duplicated + found.out_of_order + found.corrupted) as f64;
-    sheet.put(
-        "viewers at the others: lines twice, out of order or wrong",
-        "",
-        AtMost(0.0),
-        disorder,
-    );
+    read_whole(sheet, "viewers at the others: ", report);
     sheet.put(
         "viewers at the others: p99",
         "ms",
@@ -221,12 +208,6 @@ fn read_others(sheet: &mut Sheet, report: &Report) {
         "ms",
         None,
         slowest.reduce(f64::max),
-    );
-    sheet.put(
-        "promises of the swarm that did not hold",
-        "",
-        AtMost(0.0),
-        course::broken(report),
     );
 }
 
@@ -313,7 +294,15 @@ pub fn absence(size: Size, drive: &Drive, done: &mut Done) -> Result<(), String>
     for (nth, absence) in absences.iter().enumerate() {
         read_absence(&mut sheet, &taken.report, stretch, nth, absence);
     }
-    read_whole(&mut sheet, &taken.report);
+    read_whole(&mut sheet, "", &taken.report);
+    sheet.put(
+        "lines times members, said where nodes were apart",
+        "",
+        None,
+        taken.report.deliveries.apart as f64,
+    );
+    let closed: u64 = taken.report.connections.closed.values().sum();
+    sheet.put("connections closed", "", AtMost(0.0), closed as f64);
     done.runs.push(Run::of(&setup, Purpose::Round, &taken));
     done.notes.push(format!(
         "Redis stands still for {} s each time. {guests} connections more are at the nodes; half of them go while it does, and others come: every other time fewer than went, then more.",
@@ -496,37 +485,6 @@ fn read_absence(
         "",
         AtMost(0.0),
         calm,
-    );
-}
-
-fn read_whole(sheet: &mut Sheet, report: &Report) {
-    let found = &report.deliveries;
-    sheet.put(
-        "deliveries that did not arrive",
-        "",
-        AtMost(0.0),
-        course::not_delivered(report),
-    );
-    let disorder = (found.duplicated + found.out_of_order + found.corrupted) as f64;
-    sheet.put(
-        "lines twice, out of order or wrong",
-        "",
-        AtMost(0.0),
-        disorder,
-    );
-    sheet.put(
-        "lines times members, said where nodes were apart",
-        "",
-        None,
-        found.apart as f64,
-    );
-    let closed: u64 = report.connections.closed.values().sum();
-    sheet.put("connections closed", "", AtMost(0.0), closed as f64);
-    sheet.put(
-        "promises of the swarm that did not hold",
-        "",
-        AtMost(0.0),
-        course::broken(report),
     );
 }
 

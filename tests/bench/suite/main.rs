@@ -5,7 +5,7 @@
 //! main     the command line, case by case
 //! cases    the table: what is run, what is read out of it, what it must be
 //! peak     the search for the highest rate without loss
-//! nodes    several nodes at work; hurt: nodes that die, a Redis that stands still
+//! nodes    several nodes at work; hurt: nodes that die, a Redis that stands still; dashboard: who looks on
 //! cluster  a Redis and its nodes; crowd: viewers that the suite holds itself
 //! drive    one run: a server, a swarm, a report, bounded in time
 //! results  what was found: the JSON file, medians and verdicts
@@ -16,6 +16,7 @@ mod cases;
 mod cluster;
 mod course;
 mod crowd;
+mod dashboard;
 mod drive;
 mod hurt;
 mod nodes;

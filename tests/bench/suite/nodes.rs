@@ -24,7 +24,7 @@ pub const ROOMS: &str = "swarm-";
 /// Nodes write a room at most once a second: a count that is not there after so long will not come.
 const COUNTS_SETTLE: Duration = Duration::from_secs(5);
 /// How long tokens of the suite's own guests are good for, seconds.
-const TOKEN_S: u64 = 24 * 3600;
+pub const TOKEN_S: u64 = 24 * 3600;
 
 /// Figures that gather round by round, in the order in which they were first named.
 #[derive(Default)]
@@ -138,22 +138,8 @@ fn read_one_room(sheet: &mut Sheet, report: &Report, before: Work, after: Work) 
     sheet.put("p99 across nodes", "ms", None, p99(across));
     sheet.put("p50 within a node", "ms", None, p50(local));
     sheet.put("p50 across nodes", "ms", None, p50(across));
-    let not_delivered = course::not_delivered(report);
-    sheet.put(
-        "deliveries that did not arrive",
-        "",
-        AtMost(0.0),
-        not_delivered,
-    );
-    let found = &report.deliveries;
-    let disorder = (found.duplicated + found.out_of_order + found.corrupted) as f64;
-    sheet.put(
-        "lines twice, out of order or wrong",
-        "",
-        AtMost(0.0),
-        disorder,
-    );
-    let renumbered = found.renumbered as f64;
+    read_whole(sheet, "", report);
+    let renumbered = report.deliveries.renumbered as f64;
     sheet.put(
         "members told of a new numbering",
         "",
@@ -161,32 +147,44 @@ fn read_one_room(sheet: &mut Sheet, report: &Report, before: Work, after: Work) 
         renumbered,
     );
     let lines = report.published.accepted as f64;
-    let each = |of: fn(Work) -> f64| (lines > 0.0).then(|| (of(after) - of(before)) / lines);
-    sheet.put(
-        "Redis commands for each line, counts and leases included",
-        "",
-        None,
-        each(|work| work.commands),
-    );
-    sheet.put("of them scripts", "", None, each(|work| work.scripts));
-    sheet.put(
-        "CPU of Redis for each line",
-        "us",
-        None,
-        each(|work| work.cpu_s * 1e6),
-    );
+    read_work(sheet, "line", lines, before, after);
     sheet.put(
         "CPU of all nodes for each delivery",
         "us",
         None,
         course::cpu_us(report),
     );
-    sheet.put(
+}
+
+/// Whether the swarm, or the part of it that is `who`, got everything once and in order.
+pub fn read_whole(sheet: &mut Sheet, who: &str, report: &Report) {
+    let found = &report.deliveries;
+    let disorder = (found.duplicated + found.out_of_order + found.corrupted) as f64;
+    let mut none = |what: &str, count: Option<f64>| {
+        sheet.put(&format!("{who}{what}"), "", AtMost(0.0), count);
+    };
+    none(
+        "deliveries that did not arrive",
+        course::not_delivered(report),
+    );
+    none("lines twice, out of order or wrong", Some(disorder));
+    none(
         "promises of the swarm that did not hold",
-        "",
-        AtMost(0.0),
         course::broken(report),
     );
+}
+
+/// What Redis did for each of so many.
+fn read_work(sheet: &mut Sheet, what: &str, many: f64, before: Work, after: Work) {
+    let mut each = |name: &str, unit, of: fn(Work) -> f64| {
+        let value = (many > 0.0).then(|| (of(after) - of(before)) / many);
+        sheet.put(name, unit, None, value);
+    };
+    let commands = format!("Redis commands for each {what}, counts and leases included");
+    each(&commands, "", |work| work.commands);
+    each("of them scripts", "", |work| work.scripts);
+    let cpu = format!("CPU of Redis for each {what}");
+    each(&cpu, "us", |work| work.cpu_s * 1e6);
 }
 
 /// How far what stands in Redis is from what is so.
@@ -309,20 +307,7 @@ pub fn churn(size: Size, drive: &Drive, done: &mut Done) -> Result<(), String> {
             gone.sum(),
         );
         sheet.put("exact after all had gone, after", "s", None, gone_s);
-        let each = |of: fn(Work) -> f64| (of(work) - of(before)) / joins as f64;
-        sheet.put(
-            "Redis commands for each join",
-            "",
-            None,
-            each(|work| work.commands),
-        );
-        sheet.put("of them scripts", "", None, each(|work| work.scripts));
-        sheet.put(
-            "CPU of Redis for each join",
-            "us",
-            None,
-            each(|work| work.cpu_s * 1e6),
-        );
+        read_work(&mut sheet, "join", joins as f64, before, work);
         if nth == 0 {
             let there: i64 = truth.values().map(|room| room.total).sum();
             done.notes.push(format!(
