@@ -21,6 +21,8 @@ pub struct Meter {
     pub accepted: Count,
     /// Lines on their way, not yet answered.
     pub pending: Count,
+    /// At the end of the run, members that lack lines others have.
+    pub behind: Count,
     /// Lines received.
     pub deliveries: Count,
     /// Bytes received.

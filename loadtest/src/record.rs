@@ -17,6 +17,7 @@ pub struct Totals {
     pub refused: u64,
     pub accepted: u64,
     pub pending: u64,
+    pub behind: u64,
     pub deliveries: u64,
     pub bytes: u64,
     pub faults: u64,

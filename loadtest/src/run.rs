@@ -26,6 +26,8 @@ const SETTLE_US: u64 = 500_000;
 const RAMP_STUCK_US: u64 = 30_000_000;
 /// Nothing new for so long, and the tail is over, microseconds.
 const QUIET_US: u64 = 1_000_000;
+/// The same while a member lacks lines that others have: the kernel may wait for seconds before it sends anew what got lost.
+const LATE_US_MAX: u64 = 5_000_000;
 /// The same while an answer is awaited.
 const ANSWER_US_MAX: u64 = 10_000_000;
 /// The tail is over at the latest after so long, microseconds.
@@ -222,8 +224,9 @@ impl<'a> Watch<'a> {
             if seen != last {
                 (last, since_us) = (seen, now_us);
             }
-            let patience_us = match totals.pending {
-                0 => QUIET_US,
+            let patience_us = match (totals.pending, totals.behind) {
+                (0, 0) => QUIET_US,
+                (0, _) => LATE_US_MAX,
                 _ => ANSWER_US_MAX,
             };
             let over = now_us - since_us > patience_us || now_us - begins_us > TAIL_US_MAX;
@@ -377,6 +380,7 @@ impl<'a> Watch<'a> {
             totals.refused += meter.refused.value();
             totals.accepted += meter.accepted.value();
             totals.pending += meter.pending.value();
+            totals.behind += meter.behind.value();
             totals.deliveries += meter.deliveries.value();
             totals.bytes += meter.bytes.value();
             totals.faults += meter.faults.value();

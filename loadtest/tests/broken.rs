@@ -77,7 +77,11 @@ fn broken(report: &Report) -> Vec<&str> {
 
 #[test]
 fn an_honest_server_is_believed() {
-    let table = [(Fault::None, 0), (Fault::DropsAndTells, TIMES)];
+    let table = [
+        (Fault::None, 0),
+        (Fault::DropsAndTells, TIMES),
+        (Fault::Lags(LINES), 0),
+    ];
     for (fault, told, code, report) in runs(&table, Tongue::Danmaku, &[]) {
         assert_eq!((code, broken(&report)), (Some(0), vec![]), "{fault:?}");
         let found = &report.deliveries;

@@ -16,18 +16,22 @@ use crate::telemetry::table::Gauge;
 use super::upgrade::Upgrading;
 
 /// A connection: a viewer, or an HTTP client that may become one.
+///
+/// What a walk looks at comes first and fills one cache line: between two visits the kernel has used the caches for itself, and each
+/// line more would come from memory.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Conn {
+    pub outbox: Outbox,
+    /// Monotonic ms since which the socket has taken nothing while something waits; 0 = not stuck.
+    pub stuck_ms: u64,
     pub stream: Stream,
     pub generation: u32,
     pub flags: Flags,
     pub kind: Kind,
-    pub outbox: Outbox,
     pub seats: Vec<SeatRef>,
     /// Monotonic ms at which anything was last heard.
     pub heard_ms: u64,
-    /// Monotonic ms since which the socket has taken nothing while something waits; 0 = not stuck.
-    pub stuck_ms: u64,
     /// Monotonic ms at which a close under way, or an HTTP wait, is given up; 0 = none.
     pub deadline_ms: u64,
     /// The peer as accepted.
@@ -37,7 +41,10 @@ pub struct Conn {
 }
 
 /// What a connection that is only listening costs, seats aside.
-const _: () = assert!(size_of::<Conn>() <= 304);
+const _: () = assert!(size_of::<Conn>() <= 320);
+/// What a walk looks at is one cache line. (A debug build's sockets remember their poller, and are larger.)
+#[cfg(not(debug_assertions))]
+const _: () = assert!(std::mem::offset_of!(Conn, kind) <= 64);
 
 /// What a viewer gives back by going.
 #[derive(Debug, Default)]
@@ -96,6 +103,8 @@ const ANSWER_BYTES_AHEAD: usize = 64 * 1024;
 /// Small facts of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flags {
+    /// It is a viewer: what [`Kind`] says as well, further away.
+    pub viewer: bool,
     /// The socket is full: a writable edge will come.
     pub blocked: bool,
     /// There may be bytes to read that no further edge will announce.
@@ -121,7 +130,7 @@ pub struct Flags {
 impl Conn {
     /// Whether the walk must pass it by: its socket is full, or it may not be written to yet or any more.
     pub fn is_held(&self) -> bool {
-        self.flags.blocked || self.flags.doomed || !matches!(self.kind, Kind::Viewer(_))
+        self.flags.blocked || self.flags.doomed || !self.flags.viewer
     }
 
     /// Writes as much of the outbox as the socket takes. Returns bytes written, or `None` when the connection is broken.

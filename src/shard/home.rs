@@ -1,6 +1,7 @@
 //! The rooms whose home is this shard: found, opened, sealed, forgotten. Also the flood buckets of users whose home it is.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 
 use super::Shard;
@@ -27,8 +28,10 @@ const ONLINE_TICK_MS: u64 = 100;
 pub struct Homes {
     shards: usize,
     rooms: HashMap<RoomId, Entry>,
-    /// Rooms with an open batch, oldest first. A room stands here at most once.
-    open: VecDeque<RoomId>,
+    /// Rooms with an open batch, the one that is due first at the front: when (monotonic ns), as the how-manieth it was listed, and which. One
+    /// that is due sooner than it was is listed again, and what stands here otherwise than in its entry is passed over.
+    open: BinaryHeap<Reverse<(u64, u64, RoomId)>>,
+    listed: u64,
     /// Rooms whose online count changed and is still to be told.
     online: Vec<RoomId>,
     online_at_ms: u64,
@@ -53,8 +56,8 @@ struct Entry {
 enum Open {
     /// There is none.
     Nobody,
-    /// The seal step: the room is in the list.
-    List,
+    /// The seal step: the room is listed for then, monotonic ns.
+    List(u64),
     /// The walk, when it comes to the room.
     Walk,
 }
@@ -65,7 +68,8 @@ impl Homes {
         Homes {
             shards,
             rooms: HashMap::new(),
-            open: VecDeque::new(),
+            open: BinaryHeap::new(),
+            listed: 0,
             online: Vec::new(),
             online_at_ms: 0,
             online_visits: Bucket::default(),
@@ -171,8 +175,7 @@ impl Homes {
             entry.home.leave(leave, now);
             if entry.open == Open::Walk {
                 // It may have been the last member here, and no walk comes any more.
-                entry.open = Open::List;
-                self.open.push_back(room.clone());
+                entry.open = Open::Nobody;
             }
             self.touched(room, now.mono_ms());
         }
@@ -183,9 +186,17 @@ impl Homes {
         let Some(entry) = self.rooms.get_mut(room) else {
             return;
         };
-        if entry.open == Open::Nobody && entry.home.due_ns().is_some() {
-            entry.open = Open::List;
-            self.open.push_back(room.clone());
+        if let Some(due_ns) = entry.home.due_ns() {
+            let is_listed = match entry.open {
+                Open::Nobody => false,
+                Open::List(listed_ns) => listed_ns <= due_ns,
+                Open::Walk => true,
+            };
+            if !is_listed {
+                entry.open = Open::List(due_ns);
+                self.listed += 1;
+                self.open.push(Reverse((due_ns, self.listed, room.clone())));
+            }
         }
         if !entry.is_online && entry.home.online_changed() {
             entry.is_online = true;
@@ -211,13 +222,13 @@ impl Homes {
     /// The rooms after `after` in the order of `GET /rooms`: most viewers first, then by id. Where Redis is asked too, `shared`, a room
     /// that only others are in is told of by it.
     pub fn top(&self, limit: usize, after: Option<&(u32, Box<str>)>, shared: bool) -> Vec<Detail> {
-        let mut best: BTreeSet<(std::cmp::Reverse<u32>, &RoomId)> = BTreeSet::new();
-        let after = after.map(|(online, room)| (std::cmp::Reverse(*online), &**room));
+        let mut best: BTreeSet<(Reverse<u32>, &RoomId)> = BTreeSet::new();
+        let after = after.map(|(online, room)| (Reverse(*online), &**room));
         for (id, Entry { home, .. }) in &self.rooms {
             if shared && home.here() == 0 && home.online() > 0 {
                 continue;
             }
-            let key = (std::cmp::Reverse(home.online()), id);
+            let key = (Reverse(home.online()), id);
             if after.is_some_and(|after| (key.0, id.as_str()) <= after) {
                 continue;
             }
@@ -261,8 +272,7 @@ impl Homes {
 
     /// When the soonest open batch is due, in monotonic ns.
     pub fn next_due_ns(&self) -> Option<u64> {
-        let due = |room| self.due_of(room);
-        self.open.iter().filter_map(due).min()
+        self.open.peek().map(|Reverse((due_ns, ..))| *due_ns)
     }
 
     /// When one room's open batch is due.
@@ -281,15 +291,29 @@ impl Shard {
     /// reaches nobody later for that, and what comes meanwhile is sealed along with it.
     pub(super) fn seal_homes(&mut self) {
         self.put_online_counts();
+        let (now_ns, now_ms) = (self.now.mono_ns, self.now.mono_ms());
         for _ in 0..self.homes.open.len() {
-            let Some(room) = self.homes.open.pop_front() else {
+            if self
+                .homes
+                .next_due_ns()
+                .is_none_or(|due_ns| due_ns > now_ns)
+            {
+                return;
+            }
+            let Some(Reverse((listed_ns, _, room))) = self.homes.open.pop() else {
                 return;
             };
             let Some(entry) = self.homes.rooms.get_mut(&room) else {
                 continue;
             };
+            if entry.open != Open::List(listed_ns) {
+                continue;
+            }
             match entry.home.due_ns() {
-                Some(due_ns) if due_ns > self.now.mono_ns => self.homes.open.push_back(room),
+                Some(due_ns) if due_ns > now_ns => {
+                    entry.open = Open::Nobody;
+                    self.homes.touched(&room, now_ms);
+                }
                 Some(_) if entry.home.is_hosted_by(self.id) && self.hosting.wait(&room) => {
                     entry.open = Open::Walk;
                 }

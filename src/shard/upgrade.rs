@@ -290,6 +290,7 @@ impl Shard {
         out.extend_from_slice(&upgrading.joined);
         // The HTTP side goes with its handshake permit.
         conn.kind = Kind::Viewer(viewer);
+        conn.flags.viewer = true;
         conn.deadline_ms = 0;
         conn.heard_ms = now_ms;
         self.viewers += 1;

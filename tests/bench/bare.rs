@@ -126,6 +126,8 @@ impl Bare {
         let poll = Poll::new()?;
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
+        // As the gateway's: accepted connections inherit it. With Nagle's algorithm two lines close together would be one segment.
+        socket.set_tcp_nodelay(true)?;
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
         socket.listen(BACKLOG)?;
         let mut listener = TcpListener::from_std(socket.into());

@@ -11,6 +11,7 @@ mod recall;
 mod socket;
 mod source;
 mod speak;
+mod tail;
 mod timers;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -21,11 +22,11 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 
 use self::recall::Recall;
 use crate::books::{Accepted, Gaps, Membership, Tally, Tellings};
-use crate::client::frames::{self, Decoder};
+use crate::client::frames::Decoder;
 use crate::clock::{Chance, Clock, fresh_seed};
 use crate::fd;
 use crate::meter::{Meter, Sample};
@@ -43,8 +44,6 @@ const EVENTS: usize = 1024;
 const WAIT: Duration = Duration::from_millis(20);
 /// How often distributions are handed over, microseconds.
 const SAMPLE_US: u64 = 1_000_000;
-/// How long after it began to read a viewer is asked whether it is still one, microseconds.
-const PROVE_US: u64 = 1_000_000;
 /// Tokens of pushers begin here; viewers' are below.
 const PUSHERS: usize = 1 << 32;
 
@@ -268,6 +267,8 @@ struct Thread {
     /// When publishers were last looked at for patience.
     pushes_looked_us: u64,
     gaps: Gaps,
+    /// When it was last looked who lacks something.
+    looked_us: u64,
     /// By room, and by node within it: nodes that cannot reach each other number by themselves.
     recalls: Vec<Recall>,
     recall_bytes_max: usize,
@@ -334,6 +335,7 @@ impl Thread {
             next_pusher: 0,
             pushes_looked_us: 0,
             gaps: Gaps::default(),
+            looked_us: 0,
             recalls: (0..recalls).map(|_| Recall::default()).collect(),
             recall_bytes_max: Recall::bytes_max(recalls),
             sample: Sample::empty(),
@@ -397,6 +399,7 @@ impl Thread {
         self.cut_some();
         self.connect_some();
         self.flush();
+        self.look_behind();
         Ok(())
     }
 
@@ -449,29 +452,6 @@ impl Thread {
         }
     }
 
-    /// No one speaks any more, and who did not read does so now: what the server still has for it must be told or
-    /// delivered. A ping then shows whether the server let go of it meanwhile: its goodbye may be stuck behind what the
-    /// kernel still holds.
-    fn begin_tail(&mut self) {
-        let ends_us = self.helm.run_ends_us.load(Ordering::Relaxed);
-        self.speech.end(ends_us);
-        for at in 0..self.clients.len() {
-            if std::mem::take(&mut self.clients[at].deaf) {
-                self.clients[at].unproven = true;
-                self.meter.pending.add(1);
-                let generation = self.clients[at].generation;
-                let prove_us = self.clock.now_us() + PROVE_US;
-                self.timers
-                    .arm(prove_us, at as u32, generation, What::Prove);
-                let registry = self.poll.registry();
-                if let Some(stream) = self.clients[at].stream.as_mut() {
-                    let both = Interest::READABLE | Interest::WRITABLE;
-                    let _ = registry.register(stream, Token(at), both);
-                }
-            }
-        }
-    }
-
     fn hand_over(&mut self, now_us: u64) {
         self.sample.at_us = now_us;
         // The main thread may be gone already; then nobody wants to know.
@@ -496,56 +476,6 @@ impl Thread {
         }
     }
 
-    /// Closes every account and says goodbye to the server.
-    fn finish(&mut self) {
-        self.notes.scheduled = self.speech.scheduled();
-        for at in 0..self.clients.len() as u32 {
-            self.note_where(at);
-            let open = self.clients[at as usize].stage == Stage::Open;
-            let unproven = self.clients[at as usize].unproven;
-            self.notes.deaf.silent += u64::from(open && unproven);
-            self.end_membership(at, open && !unproven);
-            if open {
-                let mask = (self.chance.bits() as u32).to_be_bytes();
-                frames::close(&mut self.clients[at as usize].out, mask);
-                self.write_out(at);
-            }
-        }
-        self.place_rest();
-        self.notes.ignored += self.sent.len() as u64;
-        for sent in self.sent.values() {
-            self.notes.unsure.insert(sent.room);
-        }
-        for asked in self.pushers.iter().filter_map(|pusher| pusher.asked) {
-            self.notes.ignored += u64::from(asked.rooms.count);
-            let rooms = asked.rooms.of(self.plan.rooms.len());
-            self.notes.unsure.extend(rooms);
-        }
-        let now_us = self.clock.now_us();
-        self.hand_over(now_us);
-    }
-
-    /// Whether a client that has no reason to be elsewhere is where it should be, at the end of the run.
-    fn note_where(&mut self, at: u32) {
-        let client = &self.clients[at as usize];
-        let viewer = self.plan.viewers[client.number as usize];
-        let due = match viewer.arrives {
-            Arrives::Ramp => true,
-            Arrives::At(after_us) => {
-                let begins_us = self.helm.run_begins_us.load(Ordering::Relaxed);
-                begins_us.saturating_add(after_us) < self.helm.run_ends_us.load(Ordering::Relaxed)
-            }
-        };
-        if viewer.moves || !viewer.reads || !due {
-            return;
-        }
-        if client.stage != Stage::Open {
-            self.notes.away += 1;
-        } else if !client.member && self.plan.enters && self.plan.dialect.is_gateway() {
-            self.notes.outside += 1;
-        }
-    }
-
     /// Writes a membership down; `to_the_end` if the viewer is still in it when the run is over.
     fn end_membership(&mut self, at: u32, to_the_end: bool) {
         let client = &mut self.clients[at as usize];
@@ -562,14 +492,6 @@ impl Thread {
             early: client.early,
             renumbered: false,
         });
-    }
-
-    /// No longer in doubt: the server answered, or the connection is known to be gone.
-    fn proven(&mut self, at: u32, answered: bool) {
-        if std::mem::take(&mut self.clients[at as usize].unproven) {
-            self.meter.pending.sub(1);
-            self.notes.deaf.answered += u64::from(answered);
-        }
     }
 
     fn fault(&mut self, what: &str) {

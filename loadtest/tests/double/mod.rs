@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 use tungstenite::handshake::server::{Request, Response};
@@ -63,6 +64,8 @@ pub enum Fault {
     Swallows(u64),
     /// A viewer does not get the line of this number.
     DropsOne(u64),
+    /// A viewer gets the line of this number two seconds after the others: that is no fault.
+    Lags(u64),
     /// The line of this number is not acked.
     NeverAcks(u64),
     /// The line after this number gets the same number.
@@ -72,6 +75,8 @@ pub enum Fault {
 /// How often a fault happens: once in so many deliveries, about one in 10,000, and never in the last line of 200.
 pub const PERIOD: u64 = 9_871;
 
+/// How late the line is that lags: longer than an end without news, shorter than anybody is waited for.
+const LAG: Duration = Duration::from_secs(2);
 /// After which line something happens to one viewer.
 const HALF_TIME: u64 = 100;
 
@@ -358,10 +363,18 @@ impl Room {
             self.deliveries += 1;
             let due = self.deliveries.is_multiple_of(PERIOD);
             let one = at == 3 && self.fault == Fault::DropsOne(self.seq);
+            let late = at == 3 && self.fault == Fault::Lags(self.seq);
             let fault = if due { self.fault } else { Fault::None };
             let member = &mut self.members[at];
             match fault {
                 _ if one || member.shut_out => {}
+                _ if late => {
+                    let (stream, line) = (member.stream.try_clone().unwrap(), line.clone());
+                    thread::spawn(move || {
+                        thread::sleep(LAG);
+                        write(&stream, &line);
+                    });
+                }
                 Fault::Exchanges => member.exchange = Some((seq, said.to_owned())),
                 Fault::Drops => {}
                 Fault::DropsAndTells => {
