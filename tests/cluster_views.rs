@@ -181,3 +181,88 @@ fn the_list_of_rooms_is_that_of_all_nodes() {
         });
     }
 }
+
+#[test]
+fn the_list_of_members_is_that_of_all_nodes() {
+    let mut redis = Redis::start(&[]);
+    let nodes = nodes(&redis, 3);
+    let enter = |node: &Node, who: Option<&str>| {
+        let token = who.map(|user| node.token(&["--user", user, "--name", &format!("N {user}")]));
+        let token = token.map_or(String::new(), |token| format!("&token={token}"));
+        let mut viewer = node.connect(&format!("?room=crew{token}"));
+        viewer.expect("welcome");
+        viewer.expect("joined");
+        viewer
+    };
+    // The last node has nobody in the room.
+    let mut viewers: Vec<Viewer> = Vec::new();
+    for (node, who) in [
+        (0, Some("ann")),
+        (0, Some("ann")),
+        (0, Some("cid")),
+        (0, None),
+        (1, Some("ann")),
+        (1, Some("bob")),
+        (1, Some("dan")),
+        (1, None),
+        (1, None),
+    ] {
+        viewers.push(enter(&nodes[node], who));
+    }
+    let page = |node: &Node, query: &str| {
+        let answer = node.api("GET", &format!("/api/v1/rooms/crew/members{query}"), "");
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json()
+    };
+    let shown = |page: &Value| -> Vec<(Value, u64)> {
+        let members = page["members"].as_array().unwrap().iter();
+        members
+            .map(|member| {
+                assert!(member["joined"].as_u64().unwrap() > 1_700_000_000_000);
+                (
+                    member["user"]["name"].clone(),
+                    member["connections"].as_u64().unwrap(),
+                )
+            })
+            .collect()
+    };
+    let all = [
+        (json!("N ann"), 3),
+        (json!("N bob"), 1),
+        (json!("N cid"), 1),
+        (json!("N dan"), 1),
+        (Value::Null, 3),
+    ];
+    for node in &nodes {
+        let whole = page(node, "");
+        assert_eq!(shown(&whole), all);
+        assert_eq!((&whole["next"], whole.get("stale")), (&Value::Null, None));
+        let (mut found, mut query) = (Vec::new(), "?limit=2".to_owned());
+        loop {
+            let part = page(node, &query);
+            assert!(part["members"].as_array().unwrap().len() <= 2);
+            found.extend(shown(&part));
+            match part["next"].as_str() {
+                Some(next) => query = format!("?limit=2&after={next}"),
+                None => break,
+            }
+        }
+        assert_eq!(found, all);
+    }
+    let unknown = nodes[2].api("GET", "/api/v1/rooms/nobodys/members", "");
+    assert_eq!(unknown.status, 404, "{}", unknown.text);
+
+    redis.kill();
+    wait_for("the nodes are cut off", || !is_ready(&nodes[1]));
+    let own = page(&nodes[1], "");
+    assert_eq!(own["stale"], true);
+    assert_eq!(
+        shown(&own),
+        [
+            (json!("N ann"), 1),
+            (json!("N bob"), 1),
+            (json!("N dan"), 1),
+            (Value::Null, 2),
+        ]
+    );
+}

@@ -284,6 +284,8 @@ pub(super) fn history_reply(room: &RoomId, page: &HistoryPage) -> Reply {
 struct MembersBody<'a> {
     members: Vec<MemberBody<'a>>,
     next: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stale: bool,
 }
 
 #[derive(Serialize)]
@@ -316,6 +318,7 @@ pub(super) fn members_reply(page: &MembersPage) -> Reply {
         MembersBody {
             members: page.members.iter().map(member).collect(),
             next: page.next.as_deref(),
+            stale: page.stale,
         },
     )
 }

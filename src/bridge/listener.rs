@@ -16,7 +16,7 @@ use super::{Shared, connect, keys};
 use crate::base::clock::Clock;
 use crate::base::ids::{ConnId, Epoch, RoomId, ShardId};
 use crate::bus::{Inward, Outward};
-use crate::proto::node;
+use crate::proto::node::{self, page::Page};
 use crate::telemetry::redis::RedisStats;
 
 /// It looks up at least this often.
@@ -344,6 +344,15 @@ impl Listener {
                 {
                     let conn = ConnId { slot, generation };
                     post.to(ShardId(shard), Inward::Replaced { conn });
+                }
+            }
+            // Who is in a room at another node.
+            Some("m") => {
+                if let (Some(shard), Some(key)) = (number(), number())
+                    && let Ok(shard) = u16::try_from(shard)
+                    && let Some(page) = said.splitn(4, ' ').nth(3).and_then(Page::read)
+                {
+                    post.to(ShardId(shard), Inward::Page { key, page });
                 }
             }
             // An order was carried out.

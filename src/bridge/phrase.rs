@@ -243,6 +243,13 @@ impl Voice<'_> {
                 command.arg(keys::own(&asker.node)).arg(word);
                 put(command, Due::Nothing);
             }
+            Outward::Page { asker, page } => {
+                let mut word = format!("m {} {} ", asker.shard.0, asker.key).into_bytes();
+                word.extend_from_slice(&page.write());
+                let mut command = cmd(self.publish);
+                command.arg(keys::own(&asker.node)).arg(word);
+                put(command, Due::Nothing);
+            }
             // The thread that hears does these.
             Outward::Subscribe { .. } | Outward::Unsubscribe { .. } => {}
         }

@@ -8,6 +8,7 @@ use crossbeam_channel::Sender;
 use super::ReplyTo;
 use crate::base::ids::{ConnId, Epoch, RoomId, ShardId, UserId};
 use crate::proto::node::about::About;
+use crate::proto::node::page::Page;
 use crate::proto::node::part::Part;
 use crate::proto::node::{Asker, Lines, Message, Order, Totals};
 use crate::room::link::Outbound;
@@ -120,6 +121,13 @@ pub enum Outward {
         /// Whether there was anything it could concern.
         known: bool,
     },
+    /// Who is in a room here, for another node that asked.
+    Page {
+        /// Who awaits it.
+        asker: Asker,
+        /// What was asked for.
+        page: Page,
+    },
     /// A connection of a login, of which there may be so many on all nodes.
     LoggedIn {
         /// Whose.
@@ -201,6 +209,13 @@ pub enum Inward {
         connections: u32,
         /// Whether there was anything it could concern.
         known: bool,
+    },
+    /// Who is in a room at one of them.
+    Page {
+        /// The order's key.
+        key: u64,
+        /// What was asked for.
+        page: Page,
     },
     /// Newer connections of the same login have taken this one's place.
     Replaced {

@@ -15,6 +15,7 @@
 //! ```
 
 pub mod about;
+pub mod page;
 pub mod part;
 
 use std::collections::HashMap;
@@ -276,6 +277,15 @@ pub enum Order {
         /// A sentence.
         reason: Box<str>,
     },
+    /// Tell who is in a room.
+    Members {
+        /// The room.
+        room: RoomId,
+        /// So many at most.
+        limit: usize,
+        /// Whose ids come after this one.
+        after: Option<Box<str>>,
+    },
 }
 
 /// Writes an order: a header, a line with the user where there is one, and the rest. Users hold no control characters.
@@ -290,6 +300,10 @@ pub fn write_order(asker: &Asker, order: &Order) -> Vec<u8> {
             (format!("kick {room}"), Some(user), reason.as_bytes())
         }
         Order::Close { room, reason } => (format!("close {room}"), None, reason.as_bytes()),
+        Order::Members { room, limit, after } => {
+            let after = after.as_deref().unwrap_or_default();
+            (format!("members {room} {limit}"), None, after.as_bytes())
+        }
     };
     let Asker { node, shard, key } = asker;
     let mut out = format!("O {node} {} {key} {word}\n", shard.0).into_bytes();
@@ -342,6 +356,11 @@ pub fn parse_order(bytes: &Bytes) -> Option<(Asker, Order)> {
             room: RoomId::parse(words.next()?)?,
             reason: sentence(&rest)?,
         },
+        "members" => {
+            let (room, limit) = (RoomId::parse(words.next()?)?, words.next()?.parse().ok()?);
+            let after = Some(sentence(&rest)?).filter(|after| !after.is_empty());
+            Order::Members { room, limit, after }
+        }
         _ => return None,
     };
     words.next().is_none().then_some((asker, order))
@@ -467,6 +486,16 @@ mod tests {
                 room: room(),
                 reason: "it is over".into(),
             },
+            Order::Members {
+                room: room(),
+                limit: 100,
+                after: None,
+            },
+            Order::Members {
+                room: room(),
+                limit: 7,
+                after: Some("ann b".into()),
+            },
         ]
     }
 
@@ -499,6 +528,8 @@ mod tests {
             "O n 1 2 close r\nby\u{7}e",
             "O n 99999 2 close r\nbye",
             "O n 1 2 dance r\nbye",
+            "O n 1 2 members r -1\n",
+            "O n 1 2 members r\n",
             "P n 1 2 close r\nbye",
             "",
         ] {
@@ -508,7 +539,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_order_makes_it_panic(head in "O n 1 2 (push|kick r|close r|broadcast|disconnect 1)\n", bytes in proptest::collection::vec(any::<u8>(), 0..48)) {
+        fn no_order_makes_it_panic(head in "O n 1 2 (push|kick r|close r|broadcast|disconnect 1|members r 9)\n", bytes in proptest::collection::vec(any::<u8>(), 0..48)) {
             let mut whole = head.into_bytes();
             whole.extend_from_slice(&bytes);
             if let Some((asker, order)) = parse_order(&whole.into()) {

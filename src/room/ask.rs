@@ -248,6 +248,8 @@ pub struct MembersPage {
     pub members: Vec<MemberEntry>,
     /// What to send as `after` for the next page.
     pub next: Option<String>,
+    /// Members on other nodes may be missing.
+    pub stale: bool,
 }
 
 /// Frames of one encoding, sealed once for the node.

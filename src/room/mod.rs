@@ -9,6 +9,7 @@ pub mod history;
 pub mod home;
 pub mod link;
 pub mod log;
+pub mod members;
 mod once;
 pub mod outbox;
 pub mod presence;

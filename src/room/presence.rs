@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::ask::{Encoding, MemberEntry, MembersPage, Seat};
+use super::members::last_user;
 use crate::base::identity::User;
 use crate::base::ids::{ShardId, UserId};
 
@@ -241,11 +242,11 @@ impl Presence {
                 joined_ms: self.anonymous_since_ms,
             });
         }
-        let last = members.last().and_then(|entry| entry.user.as_ref());
-        let next = last
-            .filter(|_| more)
-            .map(|user| user.id.as_str().to_string());
-        MembersPage { members, next }
+        MembersPage {
+            next: last_user(&members).filter(|_| more),
+            members,
+            stale: false,
+        }
     }
 }
 

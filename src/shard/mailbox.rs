@@ -211,10 +211,11 @@ impl Shard {
                 let home = self.homes.find(&room);
                 home.map(|home| Answer::History(Box::new(home.history(since, limit))))
             }
-            RoomAsk::Members { limit, after } => self
-                .homes
-                .find(&room)
-                .map(|home| Answer::Members(Box::new(home.members(limit, after.as_deref())))),
+            RoomAsk::Members { limit, after } => {
+                let home = self.homes.find(&room);
+                let here = home.map(|home| home.members(limit, after.as_deref()));
+                return self.members_everywhere(room, limit, after, from, here);
+            }
             RoomAsk::Kick { user, reason } => {
                 let here = self.kick_here(&room, &user, &reason);
                 if !matches!(from, ReplyTo::Order { .. }) {

@@ -11,8 +11,11 @@ use crate::base::ids::{RoomId, ShardId};
 use crate::base::limits;
 use crate::base::refusal::{Code, Refusal};
 use crate::bus::{Answer, Msg, NodeAsk, Outward, ReplyTo, RoomAsk};
+use crate::proto::node::page::Page;
 use crate::proto::node::{Asker, Order};
 use crate::proto::ws::encode;
+use crate::room::ask::MembersPage;
+use crate::room::members::{heard, merged, told};
 
 /// Other nodes are waited for so long.
 const AWAITED_MS: u64 = 500;
@@ -35,13 +38,34 @@ pub struct Orders {
 struct Given {
     from: ReplyTo,
     room: Option<RoomId>,
-    connections: u32,
+    found: Found,
     /// What to say where nobody knew it.
     unknown: Option<Refusal>,
     /// Nodes that have not answered; `None` until it is known how many heard it.
     missing: Option<i64>,
     answered: i64,
     until_ms: u64,
+}
+
+/// What the nodes' answers add up to.
+enum Found {
+    /// Connections it concerned.
+    Connections(u32),
+    /// Who is in a room: the pages of each node, and how many may be in one.
+    Members(Vec<MembersPage>, usize),
+}
+
+impl Found {
+    /// `whole` says whether everybody answered.
+    fn answer(self, whole: bool) -> Answer {
+        match self {
+            Found::Connections(connections) => Answer::Connections(connections),
+            Found::Members(pages, limit) => Answer::Members(Box::new(MembersPage {
+                stale: !whole,
+                ..merged(pages, limit)
+            })),
+        }
+    }
 }
 
 /// Another node's order.
@@ -73,8 +97,43 @@ impl Shard {
             Err(refusal) if refusal.code == Code::RoomNotFound => (0, Some(refusal)),
             Err(refusal) => return self.answer(from, room, Err(refusal)),
         };
+        let found = Found::Connections(connections);
+        self.give_order(order, from, room, found, unknown);
+    }
+
+    /// Answers who is in a room: here, and where there are other nodes, there.
+    pub(super) fn members_everywhere(
+        &mut self,
+        room: RoomId,
+        limit: usize,
+        after: Option<Box<str>>,
+        from: ReplyTo,
+        here: Result<MembersPage, Refusal>,
+    ) {
+        let (pages, unknown) = match here {
+            Ok(page) => (vec![page], None),
+            Err(refusal) => (Vec::new(), Some(refusal)),
+        };
+        let order = Order::Members {
+            room: room.clone(),
+            limit,
+            after,
+        };
+        let found = Found::Members(pages, limit);
+        self.give_order(order, from, Some(room), found, unknown);
+    }
+
+    fn give_order(
+        &mut self,
+        order: Order,
+        from: ReplyTo,
+        room: Option<RoomId>,
+        found: Found,
+        unknown: Option<Refusal>,
+    ) {
         if !self.is_shared() || matches!(from, ReplyTo::Order { .. }) {
-            let answer = unknown.map_or(Ok(Answer::Connections(connections)), Err);
+            let whole = self.cluster.is_none();
+            let answer = unknown.map_or_else(|| Ok(found.answer(whole)), Err);
             return self.answer(from, room, answer);
         }
         self.orders.next += 1;
@@ -82,7 +141,7 @@ impl Shard {
         let given = Given {
             from,
             room,
-            connections,
+            found,
             unknown,
             missing: None,
             answered: 0,
@@ -103,8 +162,25 @@ impl Shard {
 
     /// A node has carried it out.
     pub(super) fn order_done(&mut self, key: u64, connections: u32, known: bool) {
+        self.one_answered(key, known, |found| {
+            if let Found::Connections(all) = found {
+                *all = all.saturating_add(connections);
+            }
+        });
+    }
+
+    /// A node has told who is in a room there.
+    pub(super) fn page_came(&mut self, key: u64, page: Page) {
+        self.one_answered(key, true, |found| {
+            if let Found::Members(pages, _) = found {
+                pages.push(heard(page));
+            }
+        });
+    }
+
+    fn one_answered(&mut self, key: u64, known: bool, add: impl FnOnce(&mut Found)) {
         if let Some(given) = self.orders.given.get_mut(&key) {
-            given.connections = given.connections.saturating_add(connections);
+            add(&mut given.found);
             given.answered += 1;
             given.missing = given.missing.map(|missing| missing - 1);
             if known {
@@ -123,9 +199,9 @@ impl Shard {
 
     fn give_up_waiting(&mut self, key: u64) {
         if let Some(given) = self.orders.given.remove(&key) {
-            let answer = given
-                .unknown
-                .map_or(Ok(Answer::Connections(given.connections)), Err);
+            let whole = given.missing.is_some_and(|missing| missing <= 0);
+            let found = given.found;
+            let answer = given.unknown.map_or_else(|| Ok(found.answer(whole)), Err);
             self.answer(given.from, given.room, answer);
         }
     }
@@ -163,7 +239,9 @@ impl Shard {
             key,
         };
         let (room, missing) = match &order {
-            Order::Kick { room, .. } | Order::Close { room, .. } => (Some(room.clone()), 1),
+            Order::Kick { room, .. } | Order::Close { room, .. } | Order::Members { room, .. } => {
+                (Some(room.clone()), 1)
+            }
             _ => (None, self.shards()),
         };
         let taken = Taken {
@@ -186,6 +264,9 @@ impl Shard {
             Order::Close { reason, .. } => {
                 let reason = (*reason).into();
                 return self.ask_home(room, RoomAsk::Close { reason }, from);
+            }
+            Order::Members { limit, after, .. } => {
+                return self.ask_home(room, RoomAsk::Members { limit, after }, from);
             }
             Order::Broadcast { json } => NodeAsk::Broadcast {
                 frame: frame(&json),
@@ -219,6 +300,14 @@ impl Shard {
         let Some(taken) = self.orders.taken.get_mut(&key) else {
             return;
         };
+        if let Ok(Answer::Members(page)) = &answer {
+            let page = told(page);
+            if let Some(taken) = self.orders.taken.remove(&key) {
+                let asker = taken.asker;
+                self.ask_cluster(Outward::Page { asker, page });
+            }
+            return;
+        }
         if let Ok(Answer::Connections(connections)) = answer {
             taken.connections = taken.connections.saturating_add(connections);
             taken.known = true;

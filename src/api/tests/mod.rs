@@ -359,6 +359,7 @@ fn answer_room(room: &RoomId, ask: &RoomAsk) -> Result<Answer, Refusal> {
                 },
             ],
             next: Some("u1".into()),
+            stale: false,
         })),
         RoomAsk::Close { .. } | RoomAsk::Kick { .. } => Answer::Connections(2),
         RoomAsk::Join(_) | RoomAsk::Leave(_) | RoomAsk::Watch { .. } | RoomAsk::Unwatch { .. } => {

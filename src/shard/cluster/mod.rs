@@ -284,6 +284,7 @@ impl Shard {
                 connections,
                 known,
             } => self.order_done(key, connections, known),
+            Inward::Page { key, page } => self.page_came(key, page),
             Inward::Replaced { conn } => self.replaced(conn),
             Inward::Order { asker, order } => self.take_order(asker, order),
             Inward::Numbered {
