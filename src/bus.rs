@@ -8,13 +8,13 @@ mod cluster;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mio::Waker;
 
 use crate::auth::api_keys::ApiKeys;
 use crate::auth::keys::KeySet;
 use crate::base::ids::{ConnId, Life, RoomId, ShardId, UserId};
 use crate::base::refusal::Refusal;
 use crate::config::checked::Config;
+use crate::net::bell::Bell;
 use crate::proto::node::part::Part;
 use crate::room::ask::{
     Detail, HistoryPage, Join, Joined, Leave, MembersPage, Patch, Publish, Published, Sealed,
@@ -133,8 +133,8 @@ pub enum Msg {
 pub struct Address {
     /// Where to post.
     pub mailbox: Mailbox<Msg>,
-    /// How to wake.
-    pub waker: Arc<Waker>,
+    /// How to wake it.
+    pub bell: Arc<Bell>,
 }
 
 /// A question to a room's home shard.

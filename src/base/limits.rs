@@ -39,7 +39,11 @@ pub const BROADCASTS_MAX: usize = 256;
 pub const TIMERS_PER_TURN: usize = 1024;
 /// The wheel's tick. Deadlines are seconds; a tick later is late enough to be one sweep and early enough to be on time.
 pub const WHEEL_TICK_MS: u64 = 50;
-/// Descriptors of a shard that no viewer gets: two listeners, poller, waker, the process's own, scrapes, refusals.
+/// Where a shard hears nothing but heartbeats, those that come within one such step of the clock are taken together.
+pub const LULL_STEP_MS: u64 = 10;
+/// How long nothing else may have been asked of it before: who speaks soon after another never waits for a step.
+pub const LULL_AFTER_MS: u64 = 1000;
+/// Descriptors of a shard that no viewer gets: two listeners, poller, bell, the process's own, scrapes, refusals.
 pub const DESCRIPTOR_RESERVE: usize = 64;
 /// Room for fewer viewers than this is a descriptor limit nobody set on purpose (1,024 is the usual default): worth a word.
 pub const FEW_VIEWERS: usize = 10_000;
@@ -77,6 +81,7 @@ pub const HOME_ROOMS_MAX: usize = 1 << 20;
 /// Home rooms looked at per second for being forgettable: a million in about two minutes.
 pub const ROOMS_SWEPT_PER_SECOND: usize = 8192;
 
+const _: () = assert!(WHEEL_TICK_MS.is_multiple_of(LULL_STEP_MS));
 const _: () = assert!(MESSAGES_PER_TURN * 16 <= MAILBOX_MESSAGES);
 const _: () = assert!(BACKLOG_MESSAGES_SOFT < MAILBOX_MESSAGES);
 const _: () = assert!(READ_BYTES_PER_TURN <= READ_SCRATCH_BYTES);

@@ -59,7 +59,7 @@ impl Post {
             match address.mailbox.post(msg) {
                 Ok(Wake::Needed) => {
                     // The poller is gone when the process ends.
-                    let _ = address.waker.wake();
+                    let _ = address.bell.ring();
                     return;
                 }
                 Ok(Wake::AlreadyComing) => return,

@@ -1,4 +1,4 @@
-//! Building the process: addresses reserved, descriptors counted, wakers made, shards started. Main thread, once.
+//! Building the process: addresses reserved, descriptors counted, bells hung, shards started. Main thread, once.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use mio::{Poll, Waker};
+use mio::Poll;
 
 use super::{Order, StartError, policy};
 use crate::base::clock::Clock;
@@ -19,9 +19,10 @@ use crate::bridge::kafka::{self, Kafka};
 use crate::bridge::{self, Bridge};
 use crate::bus::{Address, Msg, Outlet, Policy, Sink};
 use crate::config::checked::FdTables;
+use crate::net::bell::Bell;
 use crate::net::fd;
 use crate::net::listener::{self, Reserved};
-use crate::shard::{Node, Said, Shard, Start, WAKER};
+use crate::shard::{BELL, Node, Said, Shard, Start};
 use crate::sync::addresses::Addresses;
 use crate::sync::gate::{Gate, RateGate};
 use crate::sync::mailbox::{Inbox, mailbox};
@@ -281,19 +282,19 @@ fn shard_thread(
     let _ = ended.send(Ended { shard: id, result });
 }
 
-/// Pollers, wakers and mailboxes, all before the threads part: a waker is a descriptor every thread must have.
+/// Pollers, bells and mailboxes, all before the threads part: a bell is a descriptor every thread must have.
 type Parts = (Vec<(Poll, Inbox<Msg>)>, Vec<Address>);
 
 fn pollers(shards: usize) -> Result<Parts, StartError> {
     let (mut parts, mut addresses) = (Vec::new(), Vec::new());
     for _ in 0..shards {
         let poll = Poll::new().map_err(StartError::system("make a poller"))?;
-        let waker =
-            Waker::new(poll.registry(), WAKER).map_err(StartError::system("make a waker"))?;
+        let bell =
+            Bell::new(poll.registry(), BELL).map_err(StartError::system("make a shard's bell"))?;
         let (mailbox, inbox) = mailbox(limits::MAILBOX_MESSAGES);
         addresses.push(Address {
             mailbox,
-            waker: Arc::new(waker),
+            bell: Arc::new(bell),
         });
         parts.push((poll, inbox));
     }

@@ -252,7 +252,7 @@ impl Gateway {
                 msg = back;
                 std::thread::sleep(Duration::from_millis(1));
             }
-            if let Err(error) = address.waker.wake() {
+            if let Err(error) = address.bell.ring() {
                 tracing::error!(%error, "a shard could not be woken");
             }
         }

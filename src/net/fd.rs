@@ -31,7 +31,7 @@ pub fn sockets_per_shard(limit: Option<u64>, shards: usize, has_own_tables: bool
     table.saturating_sub(reserve_per_shard(shards))
 }
 
-/// Descriptors of a shard that no viewer gets: a poller and a waker of every shard, and [`limits::DESCRIPTOR_RESERVE`].
+/// Descriptors of a shard that no viewer gets: a poller and a bell of every shard, and [`limits::DESCRIPTOR_RESERVE`].
 pub fn reserve_per_shard(shards: usize) -> u64 {
     limits::DESCRIPTOR_RESERVE as u64 + 2 * shards as u64
 }
@@ -49,7 +49,7 @@ pub fn raise_limit() -> Option<u64> {
     }
 }
 
-/// Gives the calling thread its own descriptor table, a copy of the one it shared. Wakers must exist already; sockets
+/// Gives the calling thread its own descriptor table, a copy of the one it shared. Bells must exist already; sockets
 /// opened afterwards belong to this thread alone and `RLIMIT_NOFILE` bounds them alone.
 ///
 /// # Errors
@@ -59,7 +59,7 @@ pub fn raise_limit() -> Option<u64> {
 pub fn own_table() -> io::Result<()> {
     // SAFETY: with its own table a thread must not use descriptor numbers that another thread opened or closed after
     // this call, or it would act on the wrong file. A shard calls this first of all; every socket it uses is opened by it
-    // afterwards, and what it uses from before (its poller and waker, the logger's standard error) is never closed while
+    // afterwards, and what it uses from before (its poller and bell, the logger's standard error) is never closed while
     // the threads run. Nothing but descriptor numbers is touched.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FILES) }
         .map_err(io::Error::from)

@@ -146,7 +146,7 @@ impl Shard {
         let entry = self.conns.vacant_entry();
         let slot = entry.key() as u32;
         let generation = self.next_generation;
-        // 2^31 generations, so that no connection's token is the waker's or a listener's.
+        // 2^31 generations, so that no connection's token is the bell's or a listener's.
         self.next_generation = (self.next_generation + 1) & (u32::MAX >> 1);
         let token = Token((generation as usize) << 32 | slot as usize);
         #[cfg(not(target_os = "linux"))]

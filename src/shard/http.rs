@@ -100,6 +100,7 @@ impl Shard {
     }
 
     fn step(&mut self, id: ConnId, step: Step) {
+        self.lull.stir(self.now);
         match step {
             Step::NeedMore => self.arm_body_deadline(id),
             Step::Continue => {

@@ -5,12 +5,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-
-use mio::Waker;
+use std::time::Duration;
 
 use crate::base::ids::ShardId;
 use crate::base::limits;
 use crate::bus::{Address, Msg};
+use crate::net::bell::Bell;
 use crate::sync::mailbox::{Inbox, Mailbox, Wake};
 
 /// The post office of one shard.
@@ -26,7 +26,7 @@ pub struct Mail {
 /// What is needed to write to one shard.
 struct Other {
     mailbox: Mailbox<Msg>,
-    waker: Arc<Waker>,
+    bell: Arc<Bell>,
     wake_noted: bool,
     /// Posted after a full mailbox; goes first.
     backlog: VecDeque<Msg>,
@@ -37,7 +37,7 @@ impl Mail {
     pub fn new(me: ShardId, inbox: Inbox<Msg>, shards: &[Address]) -> Mail {
         let other = |address: &Address| Other {
             mailbox: address.mailbox.clone(),
-            waker: Arc::clone(&address.waker),
+            bell: Arc::clone(&address.bell),
             wake_noted: false,
             backlog: VecDeque::new(),
         };
@@ -126,7 +126,7 @@ impl Mail {
     pub fn wake_noted(&mut self) {
         for other in &mut self.others {
             if std::mem::take(&mut other.wake_noted)
-                && let Err(error) = other.waker.wake()
+                && let Err(error) = other.bell.ring()
             {
                 // The other thread's poller is gone: the process is ending.
                 tracing::debug!(%error, "a shard could not be woken");
@@ -147,6 +147,16 @@ impl Mail {
     /// The next message from this shard to itself.
     pub fn next_local(&mut self) -> Option<Msg> {
         self.local.pop_front()
+    }
+
+    /// Looks away from the sockets for `at_most`: until the time is over, a message comes, or one is there already.
+    pub fn doze(&self, at_most: Duration) {
+        if let Some(own) = self.others.get(self.me.index()) {
+            own.bell.doze(at_most, || {
+                self.inbox.begin();
+                !self.inbox.is_empty()
+            });
+        }
     }
 
     /// Messages from elsewhere that wait.

@@ -37,6 +37,7 @@ impl Shard {
     }
 
     fn message(&mut self, msg: Msg) {
+        self.lull.stir(self.now);
         match msg {
             Msg::Ask { room, ask, from } => self.asked_of_room(room, ask, from),
             Msg::Publish {

@@ -2,7 +2,8 @@
 //!
 //! One turn: poll → readable connections (byte budget each, the rest on the resume list) → mailbox (bounded) → resume
 //! list → timer wheel → seal dirty home rooms → walk dirty streams (bounded) → flush outboxes → noted wakes → deferred
-//! closes. Nothing writes, wakes or closes from inside an event: it is noted and done at its step.
+//! closes. Nothing writes, wakes or closes from inside an event: it is noted and done at its step. Between two turns the
+//! shard waits at the poller; in a lull, for the next step of the clock first.
 
 mod accept;
 mod close;
@@ -15,6 +16,7 @@ mod home;
 mod hosting;
 mod http;
 mod logins;
+mod lull;
 mod mail;
 mod mailbox;
 mod members;
@@ -52,7 +54,7 @@ use crate::proto::ws::deflate::{Deflator, Inflator};
 use crate::session::Intent;
 use crate::sync::mailbox::Inbox;
 use crate::telemetry::block::Block;
-use crate::telemetry::table::{Gauge, Hist};
+use crate::telemetry::table::{Counter, Gauge, Hist};
 
 use self::accept::Listeners;
 use self::cluster::Cluster;
@@ -61,20 +63,21 @@ use self::exchange::Exchanges;
 use self::home::Homes;
 use self::hosting::Hosting;
 use self::logins::Logins;
+use self::lull::Lull;
 use self::mail::Mail;
 use self::orders::Orders;
 use self::pressure::Overload;
 use self::stats::Desk;
 use self::sweep::Sweeps;
 
-/// The waker's token; connections never reach it because slots are below 2^32.
-pub const WAKER: Token = Token(usize::MAX);
+/// The bell's token; connections never reach it because slots are below 2^32.
+pub const BELL: Token = Token(usize::MAX);
 
 /// What a shard is started with.
 pub struct Start {
     /// Its index.
     pub id: ShardId,
-    /// Its poller, with its waker registered under [`WAKER`].
+    /// Its poller, with its bell registered under [`BELL`].
     pub poll: Poll,
     /// Its mailbox.
     pub inbox: Inbox<Msg>,
@@ -125,6 +128,7 @@ pub struct Shard {
     /// Viewers with a token, by user.
     by_user: FxHashMap<UserId, Vec<ConnId>>,
     viewers: usize,
+    lull: Lull,
     exchanges: Exchanges,
     sweeps: Sweeps,
     overload: Overload,
@@ -181,6 +185,7 @@ impl Shard {
             sinks: start.sinks,
             by_user: FxHashMap::default(),
             viewers: 0,
+            lull: Lull::new(now),
             exchanges: Exchanges::default(),
             sweeps: Sweeps::default(),
             overload: Overload::default(),
@@ -209,8 +214,21 @@ impl Shard {
                 other => other?,
             }
             self.turn(&events);
+            self.gather(events.iter().count());
         }
         Ok(())
+    }
+
+    /// Lets heartbeats gather, where nothing else is going on.
+    fn gather(&mut self, events: usize) {
+        let Some(pause) = self.lull.pause(events, self.node.clock.mono_ns()) else {
+            return;
+        };
+        let pause = pause.min(self.patience());
+        if !pause.is_zero() {
+            self.metrics.inc(Counter::LullsTotal);
+            self.mail.doze(pause);
+        }
     }
 
     fn turn(&mut self, events: &Events) {
@@ -247,8 +265,8 @@ impl Shard {
 
     fn event(&mut self, event: &Event) {
         match event.token() {
-            WAKER => {}
-            token if self.listeners.take(token) => {}
+            BELL => {}
+            token if self.listeners.take(token) => self.lull.stir(self.now),
             Token(packed) => {
                 let (slot, generation) = (packed as u32, (packed >> 32) as u32);
                 self.socket_event(ConnId { slot, generation }, event);
@@ -269,6 +287,7 @@ impl Shard {
         }
         if event.is_writable() && conn.flags.blocked {
             conn.flags.blocked = false;
+            self.lull.stir(self.now);
             self.note_flush(id);
         }
         if (event.is_readable() || event.is_read_closed())

@@ -57,6 +57,7 @@ impl Shard {
     }
 
     fn carry_out(&mut self, id: ConnId, intent: Intent) {
+        self.lull.stir(self.now);
         match intent {
             Intent::Join {
                 room,

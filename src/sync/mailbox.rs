@@ -1,6 +1,6 @@
 //! A bounded mailbox with coalesced wakes: many shards post, one takes.
 //!
-//! The wake itself is the caller's (`mio::Waker`): a poster is told whether one is needed, notes it, and wakes at the end
+//! The wake itself is the caller's (`net::bell`): a poster is told whether one is needed, notes it, and wakes at the end
 //! of its own turn. The flag counts posts since the receiver last began; only the first asks for a wake.
 //!
 //! The receiver **begins before it drains**: a post that it does not see while draining came after `begin`, so that its

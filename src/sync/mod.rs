@@ -3,6 +3,7 @@
 //! The model checks run with `RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --lib sync`.
 
 pub mod addresses;
+pub mod doze;
 pub mod gate;
 pub mod latest;
 pub mod mailbox;

@@ -246,6 +246,8 @@ families! {
             "Bytes read from all client sockets.", "Bandwidth.";
         BytesOutTotal = "danmaku_bytes_out_total", C, Bytes, None, FanOut,
             "Bytes written to all client sockets.", "Bandwidth: the wall most nodes meet first.";
+        LullsTotal = "danmaku_lulls_total", C, Of("waits"), None, Shards,
+            "Times a shard that hears nothing but heartbeats waited for the clock's next step of 10 ms, to take several at once.", "Grows while viewers are silent and many; not at all while anybody talks.";
         MailboxFullTotal = "danmaku_mailbox_full_total", C, Of("messages"), None, Shards,
             "Messages between shards that found the mailbox full: refused to their author or kept in the backlog.", "Any: a shard is behind; see turn lag.";
         ListenerPausesTotal = "danmaku_listener_pauses_total", C, Of("times"), None, Connections,
