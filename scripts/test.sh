@@ -74,10 +74,10 @@ cargo clippy --workspace --all-targets --locked -- -D warnings
 say "model checks (loom)"
 RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked --lib sync
 say "tests"
-cargo test --workspace --locked --no-fail-fast 2>&1 | tee target/test.log | grep -vE '^(test .* \.\.\. ok|running [0-9]+ tests?|)$'
+cargo test --workspace --locked --no-fail-fast 2>&1 | tee target/test.log | grep --line-buffered -vE '^(test .* \.\.\. ok|running [0-9]+ tests?|)$'
 say "tests of the feature kafka"
 cargo clippy --locked --features kafka --test kafka --lib -- -D warnings
-cargo test --locked --features kafka --test kafka 2>&1 | tee -a target/test.log | grep -vE '^(test .* \.\.\. ok|running [0-9]+ tests?|)$'
+cargo test --locked --features kafka --test kafka 2>&1 | tee -a target/test.log | grep --line-buffered -vE '^(test .* \.\.\. ok|running [0-9]+ tests?|)$'
 
 # The runner's totals, over all test programs.
 awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }

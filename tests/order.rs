@@ -7,10 +7,10 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::{Node, Viewer};
+use support::{Node, PATIENCE, Viewer};
 use tungstenite::Message;
 
 const MEMBERS: usize = 8;
@@ -132,8 +132,10 @@ fn churner(node: &Node, index: usize, over: &Arc<AtomicBool>) -> thread::JoinHan
     })
 }
 
-/// Holds a publisher back while the slowest member is too far behind what has been sent.
+/// Holds a publisher back while the slowest member is too far behind what has been sent. A member that stands still for
+/// longer than patience has failed: it has said why.
 fn keep_pace(sent: &AtomicU64, progress: &Progress) {
+    let begun = Instant::now();
     loop {
         let slowest = progress
             .iter()
@@ -143,6 +145,7 @@ fn keep_pace(sent: &AtomicU64, progress: &Progress) {
         if sent.load(Ordering::Relaxed) < slowest + AHEAD_MAX {
             return;
         }
+        assert!(begun.elapsed() < PATIENCE, "stuck behind {slowest}");
         thread::sleep(Duration::from_micros(200));
     }
 }

@@ -23,6 +23,19 @@ pub fn gateway() -> PathBuf {
     gateway
 }
 
+/// The longest a test program runs. The slowest takes two minutes on two cores; one that waits for ever has to fail.
+const PROGRAM_MAX: Duration = Duration::from_secs(900);
+
+/// Ends this program when it has run for too long; which test it was the runner has said after its first minute.
+fn end_if_stuck() {
+    std::thread::spawn(|| {
+        std::thread::sleep(PROGRAM_MAX);
+        // Not by `eprintln`: what a test's threads print so is shown when the test ends.
+        let _ = writeln!(std::io::stderr(), "stuck: not over after {PROGRAM_MAX:?}");
+        std::process::exit(101);
+    });
+}
+
 /// A fresh path in the system's scratch folder. The folder is this run's alone: process ids come again.
 pub fn scratch(name: &str) -> PathBuf {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -31,6 +44,7 @@ pub fn scratch(name: &str) -> PathBuf {
         let word = RandomState::new().hash_one(std::process::id());
         let folder = std::env::temp_dir().join(format!("danmaku-swarm-test-{word:016x}"));
         std::fs::create_dir(&folder).unwrap();
+        end_if_stuck();
         folder
     });
     folder.join(format!(
