@@ -2,8 +2,9 @@
 // `open` lets anybody speak, `locked` nobody in without a token, `full` has one place and takes one line a second; `key` is their API key, `token` Mei's.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import net from 'node:net';
-import { after, before, test } from 'node:test';
+import { after, before, test as unbounded } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { api, openBrowser, overlaps, push } from './support.mjs';
 
@@ -14,7 +15,10 @@ let browser;
 before(async () => {
   browser = await openBrowser();
 });
-after(() => browser.close());
+after(() => browser.close(), { timeout: PATIENCE_MS });
+
+/** A test that waits for ever, as for a promise inside the page, is one that fails. */
+const test = (name, run) => unbounded(name, { timeout: 6 * PATIENCE_MS }, run);
 
 /** A page in a context of its own, and what went wrong in it: console errors, exceptions, policy violations, outside requests. */
 async function open(address, options = {}) {
@@ -115,8 +119,14 @@ async function relay(target) {
     client.pipe(upstream);
     upstream.pipe(client);
   };
-  let server = net.createServer(serve);
-  await new Promise((ready) => server.listen(0, '127.0.0.1', ready));
+  // Unreferenced: a test that fails halfway leaves it behind, and it must not keep this process.
+  const listen = async (at) => {
+    const listening = net.createServer(serve).unref();
+    listening.listen(at, '127.0.0.1');
+    await once(listening, 'listening');
+    return listening;
+  };
+  let server = await listen(0);
   const { port: own } = server.address();
   return {
     address: `127.0.0.1:${own}`,
@@ -125,8 +135,7 @@ async function relay(target) {
       for (const socket of sockets) socket.destroy();
     },
     async mend() {
-      server = net.createServer(serve);
-      await new Promise((ready) => server.listen(own, '127.0.0.1', ready));
+      server = await listen(own);
     },
   };
 }

@@ -41,6 +41,7 @@ export async function api(node, method, route, body) {
     method,
     headers: { Authorization: `Bearer ${node.key}`, 'Content-Type': 'application/json' },
     body: JSON.stringify(body),
+    signal: AbortSignal.timeout(20_000),
   });
   const text = await answer.text();
   if (!answer.ok) throw new Error(`${method} ${route}: ${answer.status} ${text}`);
