@@ -72,7 +72,8 @@ cargo fmt --all --check
 say "lints"
 cargo clippy --workspace --all-targets --locked -- -D warnings
 say "model checks (loom)"
-RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked --lib sync
+# Not optimized: everything below is built again for this flag alone, and the models take seconds either way.
+CARGO_PROFILE_TEST_OPT_LEVEL=0 CARGO_PROFILE_TEST_DEBUG=false RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked --lib sync
 say "tests"
 cargo test --workspace --locked --no-fail-fast 2>&1 | tee target/test.log | grep --line-buffered -vE '^(test .* \.\.\. ok|running [0-9]+ tests?|)$'
 say "tests of the feature kafka"

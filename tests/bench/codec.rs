@@ -43,9 +43,9 @@ fn compare(text: &str, script: &str) -> Vec<Piece> {
     let frames = (FRAMES, "frame");
     let decode = |what: &str, decode: fn(&[u8]) -> usize| {
         let what = format!("decode, {what}, {} B {script}", text.len());
-        let burst = burst(text.as_bytes());
+        let text = text.to_owned();
         Piece::new(what, frames, BURSTS, move || {
-            let burst = burst.clone();
+            let burst = burst(text.as_bytes());
             move || decode(&burst)
         })
     };

@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --bench NAME` prints a table of nanoseconds, the best of many rounds: the rest is what else the machine did.
 //! `-- --instructions` adds what valgrind counts, which no other load on the machine disturbs: the program runs itself under
-//! callgrind, a piece N times and 2N times, and the difference is N pieces without start-up. `-- --table FILE` writes the
-//! rows into a file as well, tab-separated. What an instruction count does not see is the memory: caches and the kernel.
+//! callgrind, a piece N times and 2N times, and the difference is N pieces without start-up. `-- --quick` takes N as 1 and
+//! times no longer than it must: a smoke run. `-- --table FILE` writes the rows into a file as well, tab-separated. What an instruction count does not see is the memory: caches and the kernel.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -56,12 +56,12 @@ impl Piece {
         }
     }
 
-    fn ns(&self) -> f64 {
+    fn ns(&self, timed: Duration) -> f64 {
         let mut call = (self.make)();
         let begun = Instant::now();
         let mut best = Duration::MAX;
         let mut rounds = 0;
-        while rounds < ROUNDS_MIN || begun.elapsed() < TIMED {
+        while rounds < ROUNDS_MIN || begun.elapsed() < timed {
             let round = Instant::now();
             assert_eq!(black_box(call()), self.units, "{}", self.what);
             best = best.min(round.elapsed());
@@ -70,9 +70,9 @@ impl Piece {
         best.as_nanos() as f64 / self.units as f64
     }
 
-    fn instructions(&self) -> Result<f64, String> {
-        let (once, twice) = (self.counted(self.calls)?, self.counted(2 * self.calls)?);
-        Ok(twice.saturating_sub(once) as f64 / (self.calls * self.units) as f64)
+    fn instructions(&self, calls: usize) -> Result<f64, String> {
+        let (once, twice) = (self.counted(calls)?, self.counted(2 * calls)?);
+        Ok(twice.saturating_sub(once) as f64 / (calls * self.units) as f64)
     }
 
     /// Instructions of this whole program when it does nothing but so many calls.
@@ -122,13 +122,16 @@ fn attend(pieces: &[Piece]) -> Result<(), String> {
         piece.call(times.parse().map_err(|_| "--calls N WHAT".to_owned())?);
         return Ok(());
     }
+    let quick = after("--quick").is_some();
+    let timed = if quick { Duration::ZERO } else { TIMED };
     let counts = after("--instructions").is_some();
     let heading = if counts { "instructions" } else { "" };
     println!("{:<58} {:>6} {:>12} {heading:>13}", "what", "per", "ns");
     let mut table = String::new();
     for piece in pieces {
-        let ns = piece.ns();
-        let counted = counts.then(|| piece.instructions()).transpose()?;
+        let ns = piece.ns(timed);
+        let calls = if quick { 1 } else { piece.calls };
+        let counted = counts.then(|| piece.instructions(calls)).transpose()?;
         let instructions = counted.map_or(String::new(), |count| format!("{count:.1}"));
         let (what, per) = (&piece.what, piece.per);
         println!("{what:<58} {per:>6} {ns:>12.1} {instructions:>13}");

@@ -146,12 +146,12 @@ fn run(
             course::rounds(&cases::overload(asked.size, peak), drive, done)
         }
         Kind::Nodes(course) | Kind::Named(course) => course(asked.size, drive, done),
-        Kind::Micro(benches) => micro(benches, &asked.profile, done),
+        Kind::Micro(benches) => micro(benches, asked, done),
     }
 }
 
 /// The micro-benches, each with its instruction counts.
-fn micro(benches: &[&str], profile: &str, done: &mut Done) -> Result<(), String> {
+fn micro(benches: &[&str], asked: &Asked, done: &mut Done) -> Result<(), String> {
     for bench in benches {
         let table = drive::scratch(&format!("{bench}.tsv"))?;
         let mut cargo = Command::new("cargo");
@@ -161,12 +161,13 @@ fn micro(benches: &[&str], profile: &str, done: &mut Done) -> Result<(), String>
                 "--locked",
                 "--quiet",
                 "--profile",
-                profile,
+                &asked.profile,
                 "--bench",
                 bench,
             ])
             .args(["--", "--instructions", "--table"])
-            .arg(&table);
+            .arg(&table)
+            .args(asked.size.quick.then_some("--quick"));
         let status = cargo.status().map_err(|error| format!("cargo: {error}"))?;
         if !status.success() {
             return Err(format!("the micro-bench {bench} failed; see above"));
